@@ -1,0 +1,67 @@
+"""The errors of memedit: one small tree.
+
+::
+
+    MemeditError
+    ├── ModelNotFoundError     a model name that resolves to nothing
+    │   └── OfflineError       it would need the network, which is switched off
+    ├── DownloadError          the network answered, but not with the model
+    │   └── ChecksumError      the bytes are not those that were pinned
+    ├── UnsupportedCallError   a call that a governed prompt cannot honour (names the argument)
+    ├── InvalidPromptError     an input in which no question can be found, or that cannot be routed
+    ├── ConfigError            a configuration file or value that is wrong
+    └── DataFileError          a file of edits or demonstrations that cannot be read (names file, line, field)
+
+``memory_store`` and ``classifiers`` have trees of their own; only the command line and the server translate any of
+them for a person.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ChecksumError",
+    "ConfigError",
+    "DataFileError",
+    "DownloadError",
+    "InvalidPromptError",
+    "MemeditError",
+    "ModelNotFoundError",
+    "OfflineError",
+    "UnsupportedCallError",
+]
+
+
+class MemeditError(Exception):
+    """Base class of every error that memedit itself raises."""
+
+
+class ModelNotFoundError(MemeditError, LookupError):
+    """A model name that resolves to nothing: no folder, nothing cached, nothing reachable."""
+
+
+class OfflineError(ModelNotFoundError):
+    """The model is not on this machine and the network is switched off."""
+
+
+class DownloadError(MemeditError, OSError):
+    """A download that failed, with each source tried and its reason."""
+
+
+class ChecksumError(DownloadError):
+    """The downloaded bytes are not those that were pinned; nothing of them is kept."""
+
+
+class UnsupportedCallError(MemeditError, ValueError):
+    """A call that cannot be honoured for a prompt that an edit governs; the message names the argument."""
+
+
+class InvalidPromptError(MemeditError, ValueError):
+    """An input that cannot be routed, such as an empty prompt or malformed chat messages."""
+
+
+class ConfigError(MemeditError, ValueError):
+    """A configuration value that is unknown or wrong, with the nearest known name."""
+
+
+class DataFileError(MemeditError, ValueError):
+    """A data file that cannot be read; the message names file, line and field."""
