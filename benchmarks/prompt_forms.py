@@ -1,0 +1,230 @@
+"""In what words the right edit is best put before a prompt: accuracy, side effects and cost of each in-context form.
+
+The edit is handed over, so that nothing here depends on routing. Prompt sets, for raw and for templated prompts:
+
+- ``edit``: CounterFact's own prompt (raw), HalluEditBench's own question (chat);
+- ``paraphrase``: CounterFact's rephrase prompt, some of them behind an unrelated sentence, and HalluEditBench's
+  paraphrased question;
+- ``unrelated``: a prompt about something else with the edit wrongly handed over (CounterFact's locality prompt,
+  HalluEditBench's locality question): how often the edit is obeyed all the same, so that low figures are good ones.
+
+``start`` is the share of continuations that begin with the target (case, quotes and articles aside), ``sentence`` the
+share with the target anywhere in the first sentence, ``tokens`` the context's length, ``time`` the ratio to the base
+model's own time on the same prompts.
+
+    python benchmarks/prompt_forms.py --data ../shared/data --records 150 --seed 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memedit.chat_format import ChatFormat
+from memedit.demonstrations import default_demonstrations
+from memedit.prompts import (
+    CHAT_FORM,
+    IKE_FORM,
+    PLAIN_FORM,
+    RAW_FORM,
+    InContextForm,
+    Neutraliser,
+    context_ids,
+)
+from memedit.pull import pull
+from memedit.queries import question_query
+
+NEW_TOKENS = 16
+BATCH = 32
+_LEADING = re.compile(r"^[\s\"'“”‘’*_.,:(\[–-]+")
+_ARTICLE = re.compile(r"^(?:the|an|a) ")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One prompt with the edit that is handed over."""
+
+    text: str
+    prompt: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One set of prompts, raw or templated."""
+
+    name: str
+    probes: Sequence[Probe]
+    chat: bool
+
+
+def settings(data: Path, records: int, seed: int) -> list[Setting]:
+    """The prompt sets, a fixed random sample of each file."""
+    facts = _sample(data / "counterfact" / "train.jsonl", records, seed)
+    questions = _sample(data / "halluedit" / "dev.jsonl", records, seed, first=200)
+
+    def of_facts(field: str) -> list[Probe]:
+        return [Probe(fact[field], fact["prompt"], fact["target_new"]) for fact in facts]
+
+    def of_questions(field: str) -> list[Probe]:
+        return [Probe(one[field], one["question"], one["object"]) for one in questions]
+
+    return [
+        Setting("raw edit", of_facts("prompt"), chat=False),
+        Setting("raw paraphrase", of_facts("rephrase_prompt"), chat=False),
+        Setting("raw unrelated", of_facts("locality_prompt"), chat=False),
+        Setting("chat edit", of_questions("question"), chat=True),
+        Setting("chat paraphrase", of_questions("paraphrased_question"), chat=True),
+        Setting("chat cloze paraphrase", of_facts("rephrase_prompt"), chat=True),
+        Setting("chat unrelated", of_questions("locality_question"), chat=True),
+    ]
+
+
+class Bench:
+    """A model and what is needed to put forms before its prompts."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.neutral = Neutraliser.for_tokenizer(self.tokenizer)
+        self.chat_format = ChatFormat.from_tokenizer(self.tokenizer)
+
+    def row(self, probe: Probe, form: InContextForm | None, *, chat: bool) -> tuple[list[int], int]:
+        """Token ids of the prompt with its context, and how many of them are context."""
+        if chat:
+            return self._templated_row(probe, form)
+        segments = (
+            form.raw_context(
+                (probe,),
+                question=question_query(probe.text).text,
+                neutral=self.neutral,
+                demonstrations=default_demonstrations()[: form.demonstrations],
+            )
+            if form
+            else ()
+        )
+        context = context_ids(segments, self.tokenizer)
+        return context + self._own_ids(probe.text), len(context)
+
+    def _templated_row(self, probe: Probe, form: InContextForm | None) -> tuple[list[int], int]:
+        templated = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": probe.text}], tokenize=False, add_generation_prompt=True
+        )
+        turns = self.chat_format.parse(templated) if self.chat_format else None
+        if turns is None or self.chat_format is None:
+            raise SystemExit("the model has no chat template that can be read")
+        segments = (
+            form.chat_context(
+                (probe,),
+                question=probe.text,
+                neutral=self.neutral,
+                chat_format=self.chat_format,
+                demonstrations=default_demonstrations()[: form.demonstrations],
+            )
+            if form
+            else ()
+        )
+        context = context_ids(segments, self.tokenizer)
+        before, after = templated[: turns[-1].start], templated[turns[-1].start :]
+        return self._own_ids(before) + context + self._own_ids(after), len(context)
+
+    def _own_ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def continuations(self, rows: Sequence[Sequence[int]], stop: Sequence[str]) -> list[str]:
+        """Greedy continuations in the rows' order, cut at the stop strings."""
+        import torch
+
+        pad = self.tokenizer.pad_token_id
+        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+        texts = [""] * len(rows)
+        for start in range(0, len(order), BATCH):
+            places = order[start : start + BATCH]
+            width = max(len(rows[place]) for place in places)
+            missing = [width - len(rows[place]) for place in places]
+            ids = torch.tensor([[pad] * gap + list(rows[place]) for place, gap in zip(places, missing, strict=True)])
+            mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in missing])
+            with torch.inference_mode():
+                out = self.model.generate(
+                    input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=pad
+                )
+            for place, row in zip(places, out, strict=True):
+                text = self.tokenizer.decode(row[width:], skip_special_tokens=True)
+                texts[place] = re.split("|".join(map(re.escape, stop)), text)[0] if stop else text
+        return texts
+
+
+def begins_with(text: str, target: str) -> bool:
+    """Whether a continuation begins with the target, case, quotes and articles aside."""
+    return _plain(text).startswith(_plain(target))
+
+
+def holds(text: str, target: str) -> bool:
+    """Whether a continuation's first sentence holds the target."""
+    return _plain(target) in " ".join(_SENTENCE_END.split(text.strip())[0].casefold().split())
+
+
+def _plain(text: str) -> str:
+    return _ARTICLE.sub("", _LEADING.sub("", " ".join(text.casefold().split())))
+
+
+def _sample(path: Path, records: int, seed: int, first: int | None = None) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines()[:first]
+    return [json.loads(line) for line in random.Random(seed).sample(lines, min(records, len(lines)))]
+
+
+def _forms(chat: bool) -> list[InContextForm | None]:
+    return [None, PLAIN_FORM, IKE_FORM, CHAT_FORM if chat else RAW_FORM]
+
+
+def main() -> None:
+    """Print the table; with ``--failures``, the continuations that missed the target too."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="a known name or a folder")
+    parser.add_argument("--records", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--forms", nargs="*", help="only these, by name; 'base' is the model without context")
+    parser.add_argument("--sets", nargs="*", help="only prompt sets of these names")
+    parser.add_argument("--failures", action="store_true")
+    arguments = parser.parse_args()
+    bench = Bench(pull(arguments.model))
+    print(f"{'prompts':22} {'form':14} {'start':>6} {'sentence':>9} {'tokens':>7} {'time':>6}", flush=True)
+    for setting in settings(arguments.data, arguments.records, arguments.seed):
+        if arguments.sets and setting.name not in arguments.sets:
+            continue
+        base_seconds = 0.0
+        for form in _forms(setting.chat):
+            name = form.name if form else "base"
+            if arguments.forms and name not in arguments.forms:
+                continue
+            made = [bench.row(probe, form, chat=setting.chat) for probe in setting.probes]
+            started = time.perf_counter()
+            texts = bench.continuations([ids for ids, _ in made], form.stop if form and not setting.chat else ())
+            seconds = time.perf_counter() - started
+            base_seconds = base_seconds if form else seconds
+            pairs = list(zip(texts, setting.probes, strict=True))
+            start = sum(begins_with(text, probe.target) for text, probe in pairs) / len(pairs)
+            sentence = sum(holds(text, probe.target) for text, probe in pairs) / len(pairs)
+            tokens = sum(length for _, length in made) / len(made)
+            ratio = f"{seconds / base_seconds:6.2f}" if base_seconds else "     -"
+            print(f"{setting.name:22} {name:14} {start:6.1%} {sentence:9.1%} {tokens:7.1f} {ratio}", flush=True)
+            if arguments.failures:
+                for text, probe in pairs:
+                    if not begins_with(text, probe.target):
+                        print(f"    {probe.text[-80:]!r} [{probe.prompt} {probe.target}] -> {text!r}")
+
+
+if __name__ == "__main__":
+    main()

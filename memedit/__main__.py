@@ -1,0 +1,7 @@
+"""``python -m memedit`` is the command line."""
+
+from __future__ import annotations
+
+from memedit.cli import main
+
+main()

@@ -1,0 +1,345 @@
+"""In what words a model sees the edit that governs a prompt: in-context editing (IKE, Zheng et al. 2023).
+
+A form turns facts into segments of text that are spliced in front of what the caller wrote: before a raw prompt, or at
+the start of the last user turn of a templated one. The caller's own tokens stay as they are. Which form is the default
+was decided by measurement: ``benchmarks/prompt_forms.py`` prints the figures.
+
+This file knows nothing of memories, routing or generation.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from memedit.chat_format import ChatFormat
+from memedit.demonstrations import Demonstration
+
+__all__ = [
+    "CHAT_FORM",
+    "IKE_FORM",
+    "MAX_FACT_CHARACTERS",
+    "MAX_REPEATED_CHARACTERS",
+    "PLAIN_FORM",
+    "RAW_FORM",
+    "Fact",
+    "InContextForm",
+    "Neutraliser",
+    "Segment",
+    "asks_yes_or_no",
+    "context_ids",
+    "neutralise",
+    "statement",
+]
+
+MAX_FACT_CHARACTERS = 4096
+"""A prompt or a target longer than this is cut before it enters a model's context."""
+
+MAX_REPEATED_CHARACTERS = 400
+"""A longer question is not repeated: it would cost more than the fact."""
+
+_END_OF_DEMONSTRATION = "\n\n"
+"""What closes a demonstration in a raw prompt."""
+
+_VERB_FIRST = re.compile(
+    r"\s*(?:is|are|am|was|were|do|does|did|has|have|had|can|could|will|would|shall|should|may|might|must)(?:n['’]t)?\b",
+    re.IGNORECASE,
+)
+
+
+class Fact(Protocol):
+    """What a form needs of an edit."""
+
+    @property
+    def prompt(self) -> str:
+        """The words that the target continues, or the question that it answers."""
+
+    @property
+    def target(self) -> str:
+        """What the model is to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a context.
+
+    Attributes:
+        text: The words.
+        markup: Whether special tokens in it are meant as such. Only a template's own markup is; a fact never is.
+    """
+
+    text: str
+    markup: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InContextForm:
+    """One way of putting facts before a prompt.
+
+    A raw prompt sees lines, each fact behind ``fact_label``, the caller's prompt behind ``prompt_label``. A
+    conversation sees the same lines inside the last user turn or, where the form repeats the question, earlier turns in
+    which the fact's prompt and then the very question were answered with the target.
+
+    Attributes:
+        name: How the form is called in results.
+        fact_label: What a fact's line begins with.
+        prompt_label: What is put straight before the caller's prompt. It ends with a line's end: the caller's tokens were
+            made to begin a text, not to follow a space.
+        repetitions: How often the question in the caller's own words, answered, follows the fact. Facts are seldom worded
+            as they are asked for; a small model continues what it has seen word for word. Left out where the target
+            cannot be the answer (`asks_yes_or_no`), and where the question is long.
+        demonstrations: How many demonstrations it wants.
+        stop: Strings at which a raw prompt's continuation is to be cut, because the form makes the model go on with
+            them.
+    """
+
+    name: str
+    fact_label: str = ""
+    prompt_label: str = ""
+    repetitions: int = 0
+    demonstrations: int = 0
+    stop: tuple[str, ...] = ()
+
+    def raw_context(
+        self,
+        facts: Sequence[Fact],
+        *,
+        question: str = "",
+        neutral: Neutraliser,
+        demonstrations: Sequence[Demonstration] = (),
+    ) -> tuple[Segment, ...]:
+        """What is spliced before a raw prompt.
+
+        Args:
+            facts: The facts in scope, the most relevant last.
+            question: The part of the prompt that asks, such as its last sentence; empty: nothing can be repeated.
+            neutral: The neutraliser of the model's tokenizer.
+            demonstrations: Demonstrations to begin with, the most relevant last.
+
+        Returns:
+            The segments, in order.
+        """
+        shown = "".join(
+            self._lines([(neutral(fact), neutral(told))])
+            + f"{statement(neutral(asked), neutral(answer))}{_END_OF_DEMONSTRATION}"
+            for fact, told, asked, answer in _shown(demonstrations)
+        )
+        pairs = self._pairs(facts, question=question, neutral=neutral)
+        return (Segment(shown + self._lines(pairs)),) if pairs else ()
+
+    def chat_context(
+        self,
+        facts: Sequence[Fact],
+        *,
+        question: str = "",
+        neutral: Neutraliser,
+        chat_format: ChatFormat,
+        demonstrations: Sequence[Demonstration] = (),
+    ) -> tuple[Segment, ...]:
+        """What is spliced at the start of the last user turn's content.
+
+        Args:
+            facts: The facts in scope, the most relevant last.
+            question: What the user asks: the whole turn or, where that is long, the question in it; empty: nothing can
+                be repeated.
+            neutral: The neutraliser of the model's tokenizer.
+            chat_format: The template's markup.
+            demonstrations: Demonstrations to begin with, the most relevant last.
+
+        Returns:
+            The segments, in order; those of the template's own markup are marked as such.
+        """
+        turns = [
+            (self._lines([(neutral(fact), neutral(told))]) + neutral(asked), neutral(answer))
+            for fact, told, asked, answer in _shown(demonstrations)
+        ]
+        pairs = self._pairs(facts, question=question, neutral=neutral)
+        if not pairs:
+            return ()
+        as_turns = self._repeats(facts[-1], question)
+        segments = [segment for turn in turns + pairs * as_turns for segment in _earlier_turn(*turn, chat_format)]
+        return (*segments, *([] if as_turns else [Segment(self._lines(pairs))]))
+
+    def _repeats(self, fact: Fact, question: str) -> bool:
+        short = 0 < len(question.strip()) <= MAX_REPEATED_CHARACTERS
+        return self.repetitions > 0 and short and not asks_yes_or_no(question, fact.target)
+
+    def _pairs(self, facts: Sequence[Fact], *, question: str, neutral: Neutraliser) -> list[tuple[str, str]]:
+        """Prompts and their answers, harmless: each fact, then the question where it is repeated."""
+        pairs = [(neutral(fact.prompt), neutral(fact.target)) for fact in facts]
+        if facts and self._repeats(facts[-1], question):
+            pairs += [(neutral(question), neutral(facts[-1].target))] * self.repetitions
+        return pairs
+
+    def _lines(self, pairs: Sequence[tuple[str, str]]) -> str:
+        """The pairs as lines, and the label of the prompt that follows them."""
+        lines = dict.fromkeys(f"{self.fact_label}{statement(*pair)}\n" for pair in pairs)
+        return "".join(lines) + self.prompt_label
+
+
+PLAIN_FORM = InContextForm(name="plain")
+"""The fact alone, as a statement."""
+
+IKE_FORM = InContextForm(
+    name="ike",
+    fact_label="New Fact: ",
+    prompt_label="Prompt:\n",
+    demonstrations=3,
+    stop=("\n",),
+)
+"""Labelled fields after copy, update and retain demonstrations, as the paper has it."""
+
+RAW_FORM = InContextForm(
+    name="repeat",
+    fact_label="New Fact: ",
+    prompt_label="Prompt:\n",
+    repetitions=1,
+    stop=("\n",),
+)
+"""The default for raw prompts."""
+
+CHAT_FORM = InContextForm(
+    name="repeat-turns",
+    fact_label="New Fact: ",
+    prompt_label="Prompt:\n",
+    repetitions=2,
+)
+"""The default for conversations."""
+
+
+def statement(prompt: str, target: str) -> str:
+    """A fact as one statement: prompt (or question) and target, closed by a full stop."""
+    return f"{prompt} {_sentence(target)}"
+
+
+def asks_yes_or_no(question: str, target: str) -> bool:
+    """Whether a question's answer can hardly be the target: it names the target itself, or opens with an English verb.
+
+    Args:
+        question: What is asked.
+        target: The fact's answer.
+
+    Returns:
+        True for "Is Acme based in Lisbon?" and "Was it founded in Rome?"; the second kind is known in English alone.
+    """
+    names_target = bool(target.strip()) and target.strip().casefold() in question.casefold()
+    return question.rstrip().endswith(("?", "？")) and (names_target or _VERB_FIRST.match(question) is not None)
+
+
+def context_ids(segments: Iterable[Segment], tokenizer: Any) -> list[int]:
+    """The token ids of a context; special tokens are parsed in markup alone.
+
+    Args:
+        segments: The context.
+        tokenizer: A ``transformers`` tokenizer.
+
+    Returns:
+        Token ids, without begin-of-text token.
+    """
+    ids: list[int] = []
+    for segment in segments:
+        encoded = tokenizer(segment.text, add_special_tokens=False, split_special_tokens=not segment.markup)
+        ids.extend(encoded["input_ids"])
+    return ids
+
+
+# Markers of common chat templates, broken up also where the tokenizer at hand does not know them: a memory may serve
+# another model tomorrow. <|...|> in any script of brackets, and the markers of Llama 2, Mistral and Gemma.
+_GENERIC_MARKERS = (
+    r"<\|\w[\w\- ]{0,60}\|>",
+    r"<｜[^<>｜]{1,60}｜>",
+    r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
+    r"<</?SYS>>",
+    r"<(?:start|end)_of_turn>",
+)
+# Labels that a form puts before its fields, and the role names of plain-text conversations.
+_LABEL = re.compile(
+    r"\b((?:New )?Fact|Prompt|Question|Answer|System|User|Assistant|Human|Instruction|Response|Q|A):",
+    re.IGNORECASE,
+)
+_WHITE_SPACE = re.compile(r"\s+")
+_KEPT_FORMAT_CHARACTERS = "\u200c\u200d"  # joiners that Persian, Indic scripts and emoji need
+
+
+@dataclass(frozen=True, slots=True)
+class Neutraliser:
+    """Makes an edit's text unable to act as markup or as another field of a prompt, for one tokenizer.
+
+    Text without markup comes through unchanged, except that white space is folded to single spaces.
+
+    Attributes:
+        markup: Finds what has to be broken up.
+        limit: The most characters that are let through.
+    """
+
+    markup: re.Pattern[str]
+    limit: int = MAX_FACT_CHARACTERS
+
+    @classmethod
+    def for_tokenizer(cls, tokenizer: Any, *, limit: int = MAX_FACT_CHARACTERS) -> Neutraliser:
+        """The neutraliser that knows a tokenizer's special and added tokens and its chat template's markers."""
+        known = set(tokenizer.all_special_tokens)
+        for token in tokenizer.added_tokens_decoder.values():
+            text = str(token)
+            if token.special or _looks_like_markup(text):
+                known.add(text.strip())
+        chat_format = ChatFormat.from_tokenizer(tokenizer)
+        known.update(chat_format.markers if chat_format is not None else ())
+        literal = [re.escape(token) for token in sorted(known, key=lambda t: (-len(t), t)) if token]
+        return cls(markup=re.compile("|".join([*literal, *_GENERIC_MARKERS])), limit=limit)
+
+    def __call__(self, text: str) -> str:
+        """The text on one line, without control characters, with markup and field labels broken up."""
+        folded = _WHITE_SPACE.sub(" ", text)
+        visible = "".join(character for character in folded if _is_kept(character)).strip()
+        if len(visible) > self.limit:
+            visible = visible[: self.limit].rstrip() + "…"
+        while (broken := self.markup.sub(_break_up, visible)) != visible:
+            visible = broken
+        return _LABEL.sub(r"\1 :", visible)
+
+
+def neutralise(text: str, tokenizer: Any) -> str:
+    """The text as `Neutraliser` leaves it; for one text, where no neutraliser is at hand."""
+    return Neutraliser.for_tokenizer(tokenizer)(text)
+
+
+def _looks_like_markup(token: str) -> bool:
+    return bool(re.fullmatch(r"\s*(?:<.+>|\[.+\])\s*", token, re.DOTALL))
+
+
+def _is_kept(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category not in {"Cc", "Cf", "Cs", "Zl", "Zp"} or character in _KEPT_FORMAT_CHARACTERS
+
+
+def _break_up(match: re.Match[str]) -> str:
+    return f"{match[0][0]} {match[0][1:]}"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "。", "！", "？")) else f"{text}."
+
+
+def _shown(demonstrations: Sequence[Demonstration]) -> Iterator[tuple[str, str, str, str]]:
+    """Each demonstration's fact, and what is asked and answered; kinds in turn: retain, copy, update."""
+    for place, one in enumerate(demonstrations):
+        asked, answer = (
+            (one.unrelated, one.unrelated_answer),
+            (one.prompt, one.target),
+            (one.paraphrase, one.target),
+        )[place % 3]
+        yield one.prompt, one.target, asked, answer
+
+
+def _earlier_turn(asked: str, answer: str, chat_format: ChatFormat) -> tuple[Segment, ...]:
+    """A question and its answer, up to where the next user's content begins."""
+    return (
+        Segment(asked),
+        Segment(chat_format.user_to_assistant, markup=True),
+        Segment(_sentence(answer)),
+        Segment(chat_format.assistant_to_user, markup=True),
+    )
