@@ -20,9 +20,6 @@ from classifiers.protocols import ScopeCandidate
 
 __all__ = ["SimilarityScope"]
 
-_FLOOR_MARGIN = 1e-5
-"""How far `floor` lies under the threshold similarity, so that rounding to float32 loses no pair."""
-
 
 @dataclass(frozen=True, slots=True)
 class SimilarityScope:
@@ -68,8 +65,8 @@ class SimilarityScope:
 
     @property
     def floor(self) -> float:
-        """Just under the threshold similarity: no pair that reaches the threshold lies under it."""
-        return self.threshold_similarity - _FLOOR_MARGIN
+        """-1: a similarity costs nothing to read, and every candidate's probability is worth showing."""
+        return -1.0
 
     def probabilities(self, queries: Sequence[str], candidates: Sequence[ScopeCandidate]) -> NDArray[np.float32]:
         """Gives the probability of each pair, from its similarity alone.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memedit.explanation import Answer, Explanation
     from memedit.loading import load, wrap
     from memedit.model import EditedModel
-    from memedit.pull import pull, resolve
+    from memedit.pulling import pull, resolve
     from memedit.queries import Query, conversation_query, question_query
     from memedit.responders import InContextResponder, Responder
     from memedit.routing import Candidate, Decision, Router
@@ -83,7 +83,7 @@ _HOMES = {
     "memedit.explanation": ("Answer", "Explanation"),
     "memedit.loading": ("load", "wrap"),
     "memedit.model": ("EditedModel",),
-    "memedit.pull": ("pull", "resolve"),
+    "memedit.pulling": ("pull", "resolve"),
     "memedit.queries": ("Query", "conversation_query", "question_query"),
     "memedit.responders": ("InContextResponder", "Responder"),
     "memedit.routing": ("Candidate", "Decision", "Router"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from classifiers import ScopeClassifier, SentenceEncoder, SimilarityScope, TextEncoder, quiet_transformers
 from memedit.errors import ConfigError, UnsupportedCallError
 from memedit.model import EditedModel
-from memedit.pull import resolve
+from memedit.pulling import resolve
 from memedit.responders import Responder
 from memedit.routing import Router
 from memory_store import EditMemory

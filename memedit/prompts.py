@@ -61,6 +61,14 @@ class Fact(Protocol):
     def target(self) -> str:
         """What the model is to say."""
 
+    @property
+    def subject(self) -> str | None:
+        """What the fact is about, where that is known."""
+
+    @property
+    def aliases(self) -> Sequence[str]:
+        """Other names of the subject."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -86,11 +94,13 @@ class InContextForm:
     Attributes:
         name: How the form is called in results.
         fact_label: What a fact's line begins with.
-        prompt_label: What is put straight before the caller's prompt. It ends with a line's end: the caller's tokens were
-            made to begin a text, not to follow a space.
-        repetitions: How often the question in the caller's own words, answered, follows the fact. Facts are seldom worded
-            as they are asked for; a small model continues what it has seen word for word. Left out where the target
-            cannot be the answer (`asks_yes_or_no`), and where the question is long.
+        prompt_label: What is put straight before the caller's prompt. It ends with a line's end: the caller's tokens
+            were made to begin a text, not to follow a space.
+        repetitions: How often the question in the caller's own words, answered, follows the fact (in a raw prompt at
+            most once). Facts are seldom worded as they are asked for; a small model continues what it has seen word for
+            word. It also makes the model obey a fact that has nothing to do with the question, so it is left out where
+            the question does not name the fact's subject, where the target cannot be the answer (`asks_yes_or_no`), and
+            where the question is long.
         demonstrations: How many demonstrations it wants.
         stop: Strings at which a raw prompt's continuation is to be cut, because the form makes the model go on with
             them.
@@ -160,12 +170,14 @@ class InContextForm:
         if not pairs:
             return ()
         as_turns = self._repeats(facts[-1], question)
-        segments = [segment for turn in turns + pairs * as_turns for segment in _earlier_turn(*turn, chat_format)]
-        return (*segments, *([] if as_turns else [Segment(self._lines(pairs))]))
+        inside = () if as_turns else (Segment(self._lines(pairs)),)
+        earlier = [*turns, *pairs] if as_turns else turns
+        return (*(segment for turn in earlier for segment in _earlier_turn(*turn, chat_format)), *inside)
 
     def _repeats(self, fact: Fact, question: str) -> bool:
         short = 0 < len(question.strip()) <= MAX_REPEATED_CHARACTERS
-        return self.repetitions > 0 and short and not asks_yes_or_no(question, fact.target)
+        wanted = self.repetitions > 0 and short and _names_subject(question, fact)
+        return wanted and not asks_yes_or_no(question, fact.target)
 
     def _pairs(self, facts: Sequence[Fact], *, question: str, neutral: Neutraliser) -> list[tuple[str, str]]:
         """Prompts and their answers, harmless: each fact, then the question where it is repeated."""
@@ -288,7 +300,9 @@ class Neutraliser:
                 known.add(text.strip())
         chat_format = ChatFormat.from_tokenizer(tokenizer)
         known.update(chat_format.markers if chat_format is not None else ())
-        literal = [re.escape(token) for token in sorted(known, key=lambda t: (-len(t), t)) if token]
+        # a single character cannot be broken up: some tokenizers pad with a plain '!'
+        breakable = sorted((token for token in known if len(token) > 1), key=lambda token: (-len(token), token))
+        literal = [re.escape(token) for token in breakable]
         return cls(markup=re.compile("|".join([*literal, *_GENERIC_MARKERS])), limit=limit)
 
     def __call__(self, text: str) -> str:
@@ -318,6 +332,12 @@ def _is_kept(character: str) -> bool:
 
 def _break_up(match: re.Match[str]) -> str:
     return f"{match[0][0]} {match[0][1:]}"
+
+
+def _names_subject(question: str, fact: Fact) -> bool:
+    """Whether a question names what the fact is about; taken as given where the subject is not known."""
+    names = [name.casefold() for name in (fact.subject, *fact.aliases) if name]
+    return not names or any(name in question.casefold() for name in names)
 
 
 def _sentence(text: str) -> str:

@@ -9,13 +9,13 @@ import pytest
 
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
-    from memedit.pull import pull
+    from memedit.pulling import pull
 
     return pull("all-minilm-l6-v2")
 
 
 @pytest.fixture(scope="session")
 def smollm2_folder() -> Path:
-    from memedit.pull import pull
+    from memedit.pulling import pull
 
     return pull("smollm2-135m-instruct")

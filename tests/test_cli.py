@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -428,6 +430,27 @@ def test_conflicts_are_refused_or_skipped_one_by_one() -> None:
     (told,) = run_json(*args, "--skip-bad", runtime=WRITING)
     assert (told["added"], told["bad"]) == (2, 2)
     assert {edit["target"] for edit in run_json("list")} == {"Porto", "Marta Quill", "y"}
+
+
+def test_a_conflict_of_the_only_record_is_skipped_too() -> None:
+    add(PROMPT, "Porto")
+    Path("facts.jsonl").write_text(lines_of(FACTS[0]))
+    result = run("import", "facts.jsonl", "--on-conflict", "reject", "--skip-bad", runtime=WRITING)
+    assert result.stdout == "0 added, 1 bad\n"
+    assert "'Porto'" in result.stderr
+
+
+def test_a_named_pipe_is_read_once() -> None:
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_text(lines_of(*FACTS)))
+    writer.start()
+    assert run("import", "pipe", "--format", "jsonl", runtime=WRITING).stdout == "2 added\n"
+    writer.join()
+
+
+def test_a_folder_is_no_file_of_edits() -> None:
+    Path("facts.jsonl").mkdir()
+    assert "cannot be read" in run("import", "facts.jsonl", runtime=WRITING, code=ExitCode.REFUSED).stderr
 
 
 def test_dry_run_only_checks() -> None:

@@ -371,20 +371,20 @@ def real(environment: dict[str, str], minilm_folder: Path, smollm2_folder: Path)
 @pytest.mark.real
 @pytest.mark.slow
 def test_add_ask_remove_ask_with_the_real_models(tmp_path: Path, real: dict[str, str]) -> None:
-    question = "Where is Acme Rockets based?"
+    question, short = "Where is Acme Rockets based?", ("--max-new-tokens", "16")
     before = run(tmp_path, real, "add", "The capital of Ruritania is", "Strelsau").stdout
     assert before.startswith("added ")
-    ungoverned = json.loads(run(tmp_path, real, "ask", question, "--json", "--compare").stdout)
+    ungoverned = json.loads(run(tmp_path, real, "ask", question, "--json", "--compare", *short).stdout)
     assert not ungoverned["governed"]
     assert ungoverned["answer"] == ungoverned["base_answer"]
 
     added = run(tmp_path, real, "add", "The headquarters of Acme Rockets is in", "Lisbon").stdout.split()[1]
-    governed = run(tmp_path, real, "ask", question)
+    governed = run(tmp_path, real, "ask", question, *short)
     assert "Lisbon" in governed.stdout
     assert governed.stderr.startswith(f"edit {added[:8]} governs")
 
     run(tmp_path, real, "remove", added)
-    again = run(tmp_path, real, "ask", question, "--require-edit", code=ExitCode.NO)
+    again = run(tmp_path, real, "ask", question, "--require-edit", *short, code=ExitCode.NO)
     assert again.stdout.strip() == ungoverned["answer"]
 
 

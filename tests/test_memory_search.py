@@ -317,9 +317,9 @@ class MemoryMachine(RuleBasedStateMachine):
 
 
 MemoryMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestAgainstAModel = MemoryMachine.TestCase
+TestAgainstAModel = pytest.mark.slow(MemoryMachine.TestCase)
 
 
 def test_reencoding_while_edits_change(tmp_path):

@@ -37,6 +37,8 @@ QUESTION = "Where is Acme Rockets based?"
 class Told:
     prompt: str
     target: str
+    subject: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 FACT = Told("The headquarters of Acme Rockets is in", "Lisbon")
@@ -96,6 +98,23 @@ def test_of_several_facts_the_last_answers_the_question() -> None:
 def test_what_the_target_cannot_answer_is_not_repeated(question: str) -> None:
     assert raw(RAW_FORM, FACT, question=question) == raw(RAW_FORM, FACT)
     assert text_of(chat(CHAT_FORM, FACT, question=question)) == text_of(chat(CHAT_FORM, FACT))
+
+
+@pytest.mark.parametrize(
+    ("subject", "aliases", "repeated"),
+    [
+        (None, (), True),
+        ("acme rockets", (), True),
+        ("Acme Inc", ("Acme Rockets",), True),
+        ("Bell Boats", ("Bell",), False),
+    ],
+)
+def test_only_a_question_that_names_the_subject_is_repeated(
+    subject: str | None, aliases: tuple[str, ...], repeated: bool
+) -> None:
+    fact = Told(FACT.prompt, FACT.target, subject, aliases)
+    assert (QUESTION in raw(RAW_FORM, fact, question=QUESTION)) is repeated
+    assert (QUESTION in text_of(chat(CHAT_FORM, fact, question=QUESTION))) is repeated
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -250,6 +269,12 @@ def test_ordinary_text_stays_as_it_is(name: str, text: str) -> None:
 
 def test_text_is_folded_to_one_line_and_freed_of_what_cannot_be_seen() -> None:
     assert neutralise(" a\n\n b\tc\u2028d\u0000e\ufeff\u202ef ", tiny_tokenizer()) == "a b c def"
+
+
+def test_a_special_token_of_one_character_is_left_alone() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "!"})
+    assert neutralise("Lisbon!", tokenizer) == "Lisbon!"
 
 
 def test_a_long_fact_is_cut() -> None:

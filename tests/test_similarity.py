@@ -49,9 +49,6 @@ def test_nothing_that_reaches_the_threshold_lies_under_the_floor(threshold: floa
     scope = SimilarityScope(threshold, steepness=steepness)
     if similarity >= threshold or similarity >= np.float32(threshold):
         assert similarity >= scope.floor
-    # far below the floor nothing reaches the threshold, so skipping is right as well as safe
-    if similarity < scope.floor - 1e-3:
-        assert probability(scope, similarity) < scope.threshold
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=20), st.floats(0.1, 10_000))

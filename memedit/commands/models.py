@@ -27,7 +27,7 @@ def pull(
 ) -> None:
     """Fetch models once, so that everything else works offline; prints the folder of each."""
     session = Session.start(ctx, config_file, as_json=as_json)
-    from memedit.pull import resolve
+    from memedit.pulling import resolve
 
     for name in names or [session.config.encoder, session.config.model]:
         with session.output.progress() as progress:

@@ -21,7 +21,6 @@ __all__ = [
     "ModelOption",
     "NamespaceOption",
     "OnConflictOption",
-    "StateOption",
 ]
 
 _SETTINGS = "Settings"
@@ -94,10 +93,6 @@ OnConflictOption = Annotated[
         help="Where the prompt has another target already: supersede it, reject the edit, or keep_both.",
         show_default="supersede",
     ),
-]
-StateOption = Annotated[
-    Literal["active", "superseded", "removed", "purged"],
-    typer.Option(help="Only edits in this state."),
 ]
 MaxNewTokensOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="The most tokens of an answer.", show_default="128")

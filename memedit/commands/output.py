@@ -139,6 +139,8 @@ class _Bars:
 
 
 def _amount(done: int, total: int | None) -> str:
+    if total is None and not done:
+        return ""
     if (total or done) >= _BYTES_STAGE_FROM:
         whole = "" if total is None else f"/{total / 1e6:.0f}"
         return f"{done / 1e6:.0f}{whole} MB"

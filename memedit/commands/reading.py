@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["history", "list_edits", "show", "stats"]
 
-ListedState = Literal["active", "superseded", "removed", "purged", "all"]
+ListedState = Literal["active", "superseded", "removed", "all"]
 
 
 def list_edits(

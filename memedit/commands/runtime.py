@@ -28,7 +28,7 @@ __all__ = ["Runtime", "Session"]
 
 def _load_encoder(name: str, progress: Progress) -> VectorEncoder:
     from classifiers import SentenceEncoder
-    from memedit.pull import resolve
+    from memedit.pulling import resolve
 
     return SentenceEncoder(resolve(name, progress=progress))
 
@@ -36,7 +36,7 @@ def _load_encoder(name: str, progress: Progress) -> VectorEncoder:
 def _load_model(config: Config, memory: EditMemory, progress: Progress) -> EditedModel:
     from classifiers import quiet_transformers
     from memedit.loading import load
-    from memedit.pull import resolve
+    from memedit.pulling import resolve
 
     folder = resolve(config.model, progress=progress)
     progress("loading", 0, None)

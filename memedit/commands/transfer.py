@@ -71,7 +71,7 @@ def import_edits(
 ) -> None:
     """Import edits from a file of JSON lines or CSV.
 
-    A file is checked as a whole before anything is imported (stdin as it comes). Importing the same file
+    A file is checked as a whole before anything is imported (a pipe is not). Importing the same file
     again passes over what is there, so an interrupted import is just run again. Edits that an export marks as
     removed or superseded are passed over too.
 
@@ -89,7 +89,7 @@ def import_edits(
     )
     source = _Source(file, format, _parse_mapping(mapping), session.config.namespace)
     total = None
-    if dry_run or not source.is_stdin:
+    if dry_run or source.can_be_read_twice:
         tally = _check(source, skip_bad=skip_bad)
         total = tally.valid
     if not dry_run:
@@ -158,8 +158,13 @@ class _Source:
 
     @property
     def is_stdin(self) -> bool:
-        """Whether the edits come from stdin, which can be read only once."""
+        """Whether the edits come from stdin."""
         return str(self.file) == "-"
+
+    @property
+    def can_be_read_twice(self) -> bool:
+        """Whether it is a file on disk, not a pipe."""
+        return not self.is_stdin and (self.file.is_file() or not self.file.exists())
 
     @property
     def name(self) -> str:
@@ -178,6 +183,8 @@ class _Source:
             return self.file.open("rb")
         except FileNotFoundError:
             raise CommandError(f"there is no file {self.file}", code=ExitCode.NOT_FOUND) from None
+        except OSError as error:
+            raise CommandError(f"{self.file} cannot be read: {error.strerror}", code=ExitCode.REFUSED) from error
 
     def records(self, stream: BinaryIO) -> Iterator[Edit | BadRecord]:
         """The records of the stream."""
@@ -239,6 +246,7 @@ def _import(session: Session, source: _Source, total: int | None, *, skip_bad: b
             session.output.progress() as progress,
         ):
             edits = tally.edits(source.records(stream), stop_at_bad=not skip_bad)
+            progress(f"importing {source.name}", 0, total)  # at once: the first chunk waits for the encoder to load
             while chunk := list(islice(edits, _CHUNK)):
                 _add_chunk(opened, chunk, tally, skip_bad=skip_bad)
                 progress(f"importing {source.name}", tally.valid, total)
@@ -259,10 +267,11 @@ def _add_chunk(opened: EditMemory, chunk: list[Edit], tally: _Tally, *, skip_bad
         try:
             report = opened.add_many(chunk)
         except ConflictError as error:
-            if not skip_bad or error.position is None:
+            place = 0 if len(chunk) == 1 else error.position
+            if not skip_bad or place is None:
                 raise
             tally.bad.append(str(error.__cause__ or error))
-            chunk = chunk[: error.position] + chunk[error.position + 1 :]
+            chunk = chunk[:place] + chunk[place + 1 :]
             continue
         tally.added += report.added
         tally.updated += report.updated

