@@ -65,8 +65,8 @@ class SimilarityScope:
 
     @property
     def floor(self) -> float:
-        """-1: a similarity costs nothing to read, and every candidate's probability is worth showing."""
-        return -1.0
+        """The similarity whose probability is 1 in 100: far below the threshold, and above most traffic."""
+        return self.threshold_similarity - math.log(99.0) / self.steepness
 
     def probabilities(self, queries: Sequence[str], candidates: Sequence[ScopeCandidate]) -> NDArray[np.float32]:
         """Gives the probability of each pair, from its similarity alone.

@@ -234,11 +234,7 @@ def _render(
     from jinja2 import TemplateError
 
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        )
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
     except (TemplateError, TypeError, ValueError):
         return None
 
@@ -289,9 +285,7 @@ def _pattern(markup: str) -> str:
     pieces = _PIECES.findall(markup)
     last = len(pieces) - 1
     return "".join(
-        re.escape(piece)
-        if not piece.isspace()
-        else (f"(?:{re.escape(piece)})?" if place in (0, last) else r"\s*")
+        re.escape(piece) if not piece.isspace() else (f"(?:{re.escape(piece)})?" if place in (0, last) else r"\s*")
         for place, piece in enumerate(pieces)
     )
 

@@ -300,9 +300,9 @@ class EditedModel:
             prompt: A plain prompt, as :meth:`ask` takes it, or chat messages.
         """
         inputs = self._as_inputs(prompt)
-        plan = self._plan(inputs["input_ids"], inputs["attention_mask"])
-        (row,), (decision,) = plan.prompts, plan.decisions
-        context = plan.contexts.get(0, ())
+        (row,) = self._reader.read_batch(inputs["input_ids"], inputs["attention_mask"])
+        (decision,) = self._route([row], thorough=True)
+        context = self.responder.contexts(row, decision.edits) if decision.governed else ()
         seen = self._reader.decode(splice(row.ids, context)[0])
         return Explanation(
             prompt=row.text,
@@ -364,8 +364,9 @@ class EditedModel:
         }
         return _Plan(mask, prompts, decisions, contexts)
 
-    def _route(self, prompts: Sequence[RowPrompt]) -> list[Decision]:
-        routed = iter(self.router.route([prompt.query for prompt in prompts if prompt.query is not None]))
+    def _route(self, prompts: Sequence[RowPrompt], *, thorough: bool = False) -> list[Decision]:
+        asked = [prompt.query for prompt in prompts if prompt.query is not None]
+        routed = iter(self.router.route(asked, thorough=thorough))
         return [next(routed) if prompt.query is not None else self._unasked(prompt) for prompt in prompts]
 
     def _unasked(self, prompt: RowPrompt) -> Decision:
@@ -375,7 +376,7 @@ class EditedModel:
 
     def _decide(self, inputs: Mapping[str, torch.Tensor]) -> Decision:
         prompts = self._reader.read_batch(inputs["input_ids"], inputs["attention_mask"])
-        return self._route(prompts)[0]
+        return self._route(prompts, thorough=True)[0]
 
     def _mask(
         self, ids: torch.Tensor, attention_mask: torch.Tensor | None, bound: Mapping[str, Any] | None

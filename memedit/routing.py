@@ -128,11 +128,13 @@ class Router:
         self.namespaces = tuple(namespaces)
         self.candidates = candidates
 
-    def route(self, queries: Sequence[Query]) -> list[Decision]:
+    def route(self, queries: Sequence[Query], *, thorough: bool = False) -> list[Decision]:
         """Decide for each query, in one pass over all of them.
 
         Args:
             queries: What was asked.
+            thorough: List the candidates under the classifier's floor too, for a person to see. The decision is the
+                same; it takes a little longer.
 
         Returns:
             One decision a query, in order.
@@ -149,7 +151,9 @@ class Router:
         windows = list(dict.fromkeys(window for query in queries for window in query.windows))
         vectors = self.encoder.encode(windows)
         encoded = time.perf_counter()
-        hits = dict(zip(windows, self.memory.search(vectors, self.candidates, namespaces=self.namespaces), strict=True))
+        least = None if thorough else self.scope.floor
+        found = self.memory.search(vectors, self.candidates, namespaces=self.namespaces, min_score=least)
+        hits = dict(zip(windows, found, strict=True))
         searched = time.perf_counter()
         nearest = [self._nearest(query, hits) for query in queries]
         probabilities = self._read(nearest)
@@ -194,7 +198,7 @@ class Router:
         )
         threshold = self.scope.threshold
         if not candidates:
-            return Decision(query, (), 0.0, threshold, "no edit was found near the query", (), timings)
+            return Decision(query, (), 0.0, threshold, "no edit is near the query", (), timings)
         best = candidates[0]
         governs = best.probability >= threshold
         reason = (

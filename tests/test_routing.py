@@ -47,8 +47,8 @@ def router(memory, scope=None, **options):
     return Router(memory, memory.encoder, scope or SimilarityScope(threshold_similarity=0.8), **options)
 
 
-def route(memory, text, scope=None, **options):
-    return router(memory, scope, **options).route([question_query(text)])[0]
+def route(memory, text, scope=None, *, thorough=True, **options):
+    return router(memory, scope, **options).route([question_query(text)], thorough=thorough)[0]
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.target)
@@ -74,6 +74,9 @@ def test_an_unrelated_question_is_not_governed(memory):
     assert decision.edits == ()
     assert len(decision.candidates) == len(EDITS)
     assert "below the threshold" in decision.reason
+    quick = route(memory, "How do bananas grow?", thorough=False)
+    assert (quick.governed, quick.candidates) == (False, ())
+    assert quick.reason == "no edit is near the query"
 
 
 def test_the_best_window_wins(memory):
@@ -98,6 +101,8 @@ def test_candidates_under_the_floor_are_not_read(memory):
     above = [candidate for candidate in decision.candidates if candidate.similarity >= scope.floor]
     assert {target for _, target in scope.read} == {candidate.edit.target for candidate in above}
     assert all(candidate.probability == 0.0 for candidate in below)
+    quick = route(memory, "The headquarters of Acme Rockets is in", scope, thorough=False)
+    assert [candidate.edit for candidate in quick.candidates] == [candidate.edit for candidate in above]
 
 
 def test_queries_of_a_batch_keep_their_order_and_share_the_encoding(memory):

@@ -143,10 +143,13 @@ class _Conversation:
     def take(self, line: str) -> bool:
         """Answers a question or carries out a command; False where the person leaves.
 
-        An error that is not a defect is told, and the conversation goes on.
+        An error that is not a defect is told, and the conversation goes on; so it does after Ctrl-C.
         """
         try:
             return self._command(line) if line.startswith("/") else self._answer(line)
+        except KeyboardInterrupt:
+            self.session.output.note("\nstopped")
+            return True
         except Exception as error:
             failure = describe(error)
             if failure.code is ExitCode.DEFECT:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from memedit.commands.options import ConfigOption, JsonOption
+from memedit.commands.output import Progress
 from memedit.commands.runtime import Session
 
 __all__ = ["pull"]
@@ -31,10 +32,19 @@ def pull(
 
     for name in names or [session.config.encoder, session.config.model]:
         with session.output.progress() as progress:
-            folder = resolve(name, source=source, progress=progress, offline=offline)
+            folder = resolve(name, source=source, progress=_of(name, progress), offline=offline)
         if as_json:
             session.output.json({"name": name, "folder": str(folder)})
         elif session.output.for_person:
             session.output.line(f"{name}  {folder}")
         else:
             session.output.line(str(folder))
+
+
+def _of(name: str, progress: Progress) -> Progress:
+    """Reports of one model, told by its name."""
+
+    def report(stage: str, done: int, total: int | None) -> None:
+        progress(f"{name}: {stage}", done, total)
+
+    return report
