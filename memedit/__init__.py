@@ -19,6 +19,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memedit.demonstrations import (
+        Demonstration,
+        DemonstrationSet,
+        default_demonstrations,
+        read_demonstrations,
+    )
     from memedit.errors import (
         ChecksumError,
         ConfigError,
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     from memedit.explanation import Answer, Explanation
     from memedit.loading import load, wrap
     from memedit.model import EditedModel
+    from memedit.prompts import CHAT_FORM, IKE_FORM, PLAIN_FORM, RAW_FORM, InContextForm
     from memedit.pulling import pull, resolve
     from memedit.queries import Query, conversation_query, question_query
     from memedit.responders import InContextResponder, Responder
@@ -40,17 +47,24 @@ if TYPE_CHECKING:
     from memory_store import Edit, EditMemory
 
 __all__ = [
+    "CHAT_FORM",
+    "IKE_FORM",
+    "PLAIN_FORM",
+    "RAW_FORM",
     "Answer",
     "Candidate",
     "ChecksumError",
     "ConfigError",
     "DataFileError",
     "Decision",
+    "Demonstration",
+    "DemonstrationSet",
     "DownloadError",
     "Edit",
     "EditMemory",
     "EditedModel",
     "Explanation",
+    "InContextForm",
     "InContextResponder",
     "InvalidPromptError",
     "MemeditError",
@@ -61,14 +75,22 @@ __all__ = [
     "Router",
     "UnsupportedCallError",
     "conversation_query",
+    "default_demonstrations",
     "load",
     "pull",
     "question_query",
+    "read_demonstrations",
     "resolve",
     "wrap",
 ]
 
 _HOMES = {
+    "memedit.demonstrations": (
+        "Demonstration",
+        "DemonstrationSet",
+        "default_demonstrations",
+        "read_demonstrations",
+    ),
     "memedit.errors": (
         "ChecksumError",
         "ConfigError",
@@ -83,6 +105,7 @@ _HOMES = {
     "memedit.explanation": ("Answer", "Explanation"),
     "memedit.loading": ("load", "wrap"),
     "memedit.model": ("EditedModel",),
+    "memedit.prompts": ("CHAT_FORM", "IKE_FORM", "PLAIN_FORM", "RAW_FORM", "InContextForm"),
     "memedit.pulling": ("pull", "resolve"),
     "memedit.queries": ("Query", "conversation_query", "question_query"),
     "memedit.responders": ("InContextResponder", "Responder"),

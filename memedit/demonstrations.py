@@ -58,6 +58,7 @@ class DemonstrationSet:
     def __init__(self, demonstrations: Iterable[Demonstration], *, encoder: TextEncoder) -> None:
         self.demonstrations = tuple(demonstrations)
         texts = [f"{demonstration.prompt} {demonstration.target}" for demonstration in self.demonstrations]
+        self._encoder = encoder
         self._vectors: NDArray[np.float32] = (
             encoder.encode(texts) if texts else np.zeros((0, encoder.dimension), dtype=np.float32)
         )
@@ -65,17 +66,17 @@ class DemonstrationSet:
     def __len__(self) -> int:
         return len(self.demonstrations)
 
-    def nearest(self, query_vector: NDArray[np.float32], k: int) -> tuple[Demonstration, ...]:
+    def nearest(self, query: str, k: int) -> tuple[Demonstration, ...]:
         """The demonstrations whose facts are most similar to a query.
 
         Args:
-            query_vector: The query's unit vector, ``[dimension]``.
+            query: What is asked.
             k: How many are wanted.
 
         Returns:
             At most ``k`` demonstrations, the most similar first; of equally similar ones, the earlier.
         """
-        similarities = self._vectors @ query_vector
+        similarities = self._vectors @ self._encoder.encode([query])[0]
         order = np.argsort(-similarities, kind="stable")[:k]
         return tuple(self.demonstrations[place] for place in order)
 

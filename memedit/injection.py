@@ -23,7 +23,7 @@ from memedit.errors import UnsupportedCallError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ContextInjection", "Insertion", "governed_logits", "splice"]
+__all__ = ["Context", "ContextInjection", "Insertion", "StopTokens", "governed_logits", "splice"]
 
 Forward = Callable[..., Any]
 
@@ -39,6 +39,38 @@ class Insertion:
 
     position: int
     ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopTokens:
+    """Tokens at which a governed continuation ends, because the context would make the model go on in its manner.
+
+    Attributes:
+        ids: The tokens; each counts as the end of text.
+        blank: Tokens that say nothing (white space). Nothing stops a row whose newest token is one of these, or that
+            has said nothing yet: an answer may begin on a new line.
+    """
+
+    ids: tuple[int, ...]
+    blank: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a governed row is answered from.
+
+    Attributes:
+        insertions: What is spliced into the row.
+        stop: Where its continuation ends early, if anywhere.
+    """
+
+    insertions: tuple[Insertion, ...]
+    stop: StopTokens | None = None
+
+    @property
+    def length(self) -> int:
+        """How many tokens it adds to the row."""
+        return sum(len(insertion.ids) for insertion in self.insertions)
 
 
 def splice(ids: Sequence[int], insertions: Sequence[Insertion]) -> tuple[list[int], list[int]]:
@@ -77,17 +109,19 @@ class ContextInjection:
     Args:
         model: The base model.
         mask: 1 for the caller's own tokens, 0 for padding, ``[rows, width]``.
-        contexts: For each governed row, what is spliced into it.
+        contexts: For each governed row, what it is answered from.
         answering: The model that answers governed rows; it shares the base model's vocabulary.
+        end_of_text: The token that ends a row; None where none does, and then no stop token does either.
     """
 
     def __init__(
         self,
         model: Any,
         mask: torch.Tensor,
-        contexts: Mapping[int, Sequence[Insertion]],
+        contexts: Mapping[int, Context],
         *,
         answering: Any | None = None,
+        end_of_text: int | None = None,
     ) -> None:
         self._model = model
         self._base: Forward = model.forward
@@ -97,6 +131,7 @@ class ContextInjection:
         self._width = mask.shape[1]
         self._contexts = dict(sorted(contexts.items()))
         self._whole = len(self._contexts) == len(self._own)
+        self._end = end_of_text
         self._prompt_mask: torch.Tensor | None = None
         self.used = False
 
@@ -153,23 +188,38 @@ class ContextInjection:
         import torch
 
         chosen = input_ids[rows].to(self._model.device)
-        if cache is None or cache.get_seq_length() == 0:
+        first = cache is None or cache.get_seq_length() == 0
+        if first:
             chosen, mask = self._spliced(rows, expansion, chosen)
             self._prompt_mask = mask
         else:
-            if self._prompt_mask is None:  # pragma: no cover - a cache with a past is one of ours
-                raise UnsupportedCallError("a governed prompt cannot continue a cache that holds another prompt")
             prompt = self._prompt_mask
+            if prompt is None:
+                raise UnsupportedCallError("a governed prompt cannot continue a cache that holds another prompt")
             generated = cache.get_seq_length() + chosen.shape[1] - prompt.shape[1]
             mask = torch.cat([prompt, prompt.new_ones((prompt.shape[0], generated))], dim=1)
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -chosen.shape[1] :]
-        return self._answer(
+        outputs = self._answer(
             input_ids=chosen,
             attention_mask=mask,
             past_key_values=cache,
             **({"position_ids": positions} if self._takes_positions else {}),
             **kwargs,
         )
+        if not first or input_ids.shape[1] > self._width:
+            for place, newest in enumerate(chosen[:, -1].tolist()):
+                stop = self._contexts[rows[place] // expansion].stop
+                if stop is not None and newest not in stop.blank:
+                    self._end_at(outputs.logits[place, -1], stop.ids)
+        return outputs
+
+    def _end_at(self, logits: torch.Tensor, stops: tuple[int, ...]) -> None:
+        """Hand the best logit of the stop tokens on to the end of text, in place; ``logits`` is ``[vocabulary]``."""
+        if self._end is not None:
+            ids = list(stops)
+            best = logits[[*ids, self._end]].max()
+            logits[ids] = float("-inf")
+            logits[self._end] = best
 
     def _spliced(self, rows: list[int], expansion: int, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The governed rows with their context, left-padded, and their mask; both ``[governed, width]``."""
@@ -177,7 +227,7 @@ class ContextInjection:
         for row, ids in zip(rows, input_ids.tolist(), strict=True):
             caller = row // expansion
             own = [ids[place] for place in self._own[caller]]
-            texts.append(splice(own, self._contexts[caller])[0] + ids[self._width :])
+            texts.append(splice(own, self._contexts[caller].insertions)[0] + ids[self._width :])
         return _pad_left(texts, input_ids)
 
 

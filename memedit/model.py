@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from memedit.calls import REFUSED_IN_FORWARD, REFUSED_IN_GENERATE, bind, refuse
 from memedit.errors import InvalidPromptError, UnsupportedCallError
 from memedit.explanation import Answer, Explanation
-from memedit.injection import ContextInjection, Insertion, governed_logits, splice
+from memedit.injection import Context, ContextInjection, governed_logits, splice
 from memedit.queries import Query
 from memedit.responders import InContextResponder, Responder
 from memedit.routing import Decision, Router, RoutingTimings
@@ -52,7 +52,7 @@ class _Plan:
     mask: torch.Tensor
     prompts: list[RowPrompt]
     decisions: list[Decision]
-    contexts: dict[int, tuple[Insertion, ...]]
+    contexts: dict[int, Context]
 
 
 class EditedModel:
@@ -94,7 +94,7 @@ class EditedModel:
         self.router = router
         self.namespace = router.namespaces[0]
         self._reader = PromptReader(tokenizer)
-        self.responder = responder if responder is not None else InContextResponder(self._reader)
+        self.responder = responder if responder is not None else InContextResponder(tokenizer)
 
     # -- a transparent stand-in for the base model ---------------------------------------------------------------
 
@@ -200,7 +200,14 @@ class EditedModel:
             return self.unedited.generate(inputs, *args, **kwargs)
         config = bound.get("generation_config")
         refuse(bound, REFUSED_IN_GENERATE, (config, self.unedited.generation_config))
-        injection = ContextInjection(self.unedited, plan.mask, plan.contexts, answering=self.responder.model)
+        end = self._setting("eos_token_id", bound)
+        injection = ContextInjection(
+            self.unedited,
+            plan.mask,
+            plan.contexts,
+            answering=self.responder.model,
+            end_of_text=end[0] if isinstance(end, list) else end,
+        )
         outputs = injection.attach().generate(inputs, *args, **kwargs)
         if not injection.used:
             raise UnsupportedCallError(
@@ -302,15 +309,15 @@ class EditedModel:
         inputs = self._as_inputs(prompt)
         (row,) = self._reader.read_batch(inputs["input_ids"], inputs["attention_mask"])
         (decision,) = self._route([row], thorough=True)
-        context = self.responder.contexts(row, decision.edits) if decision.governed else ()
-        seen = self._reader.decode(splice(row.ids, context)[0])
+        context = self.responder.context(row, decision) if decision.governed else Context(())
+        seen = self._reader.decode(splice(row.ids, context.insertions)[0])
         return Explanation(
             prompt=row.text,
             decision=decision,
             responder=self.responder.name if decision.governed else "base model",
             seen=seen,
             prompt_tokens=len(row.ids),
-            context_tokens=sum(len(insertion.ids) for insertion in context),
+            context_tokens=context.length,
         )
 
     # -- planning --------------------------------------------------------------------------------------------------
@@ -358,7 +365,7 @@ class EditedModel:
         prompts = self._reader.read_batch(ids, mask if asked is None else asked)
         decisions = self._route(prompts)
         contexts = {
-            row: self.responder.contexts(prompt, decision.edits)
+            row: self.responder.context(prompt, decision)
             for row, (prompt, decision) in enumerate(zip(prompts, decisions, strict=True))
             if decision.governed
         }
@@ -438,7 +445,7 @@ class EditedModel:
         governed = governed_logits(
             answering,
             own,
-            [plan.contexts[row] for row in rows],
+            [plan.contexts[row].insertions for row in rows],
             device=self.unedited.device,
             forward_kwargs=others,
         )

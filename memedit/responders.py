@@ -9,15 +9,28 @@ This file knows the words of a prompt, not how an edit was chosen nor how tokens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
-from memedit.injection import Insertion
-from memedit.prompts import CHAT_FORM, RAW_FORM, InContextForm, Neutraliser, context_ids
+from memedit.chat_format import ChatFormat
+from memedit.demonstrations import Demonstration, DemonstrationSet
+from memedit.errors import ConfigError
+from memedit.injection import Context, Insertion
+from memedit.prompts import (
+    CHAT_FORM,
+    MAX_REPEATED_CHARACTERS,
+    RAW_FORM,
+    InContextForm,
+    Neutraliser,
+    Segment,
+    context_ids,
+)
+from memedit.routing import Decision
 from memedit.rows import PromptReader, RowPrompt
-from memory_store import Edit
 
-__all__ = ["InContextResponder", "Responder"]
+__all__ = ["SURE", "InContextResponder", "Responder"]
+
+SURE = 0.8
+"""The router's probability from which on a fact is put before the model in the question's own words."""
 
 
 class Responder(Protocol):
@@ -31,35 +44,53 @@ class Responder(Protocol):
     def model(self) -> Any | None:
         """The model that answers, of the base model's vocabulary; None for the base model itself."""
 
-    def contexts(self, prompt: RowPrompt, edits: Sequence[Edit]) -> tuple[Insertion, ...]:
-        """What is spliced into a governed row.
+    def context(self, prompt: RowPrompt, decision: Decision) -> Context:
+        """What a governed row is answered from.
 
         Args:
             prompt: The row.
-            edits: The edits that govern it, best first.
+            decision: The router's, with the edits that govern the row, best first.
         """
 
 
 class InContextResponder:
     """Lets the base model answer with the facts before its eyes.
 
+    A small model obeys a fact best when it has seen it answer the very question. That also makes it obey a fact that
+    was matched wrongly, so the question is repeated only where the router is sure.
+
     Args:
-        reader: Reads rows with the model's tokenizer.
+        tokenizer: The model's tokenizer.
         raw_form: The words for a plain prompt.
         chat_form: The words for a templated conversation.
+        demonstrations: Where the demonstrations come from, for a form that wants some.
+        sure: The router's probability from which on the question is repeated.
+
+    Raises:
+        ConfigError: A form wants demonstrations and none are given.
     """
 
     def __init__(
         self,
-        reader: PromptReader,
+        tokenizer: Any,
         *,
         raw_form: InContextForm = RAW_FORM,
         chat_form: InContextForm = CHAT_FORM,
+        demonstrations: DemonstrationSet | None = None,
+        sure: float = SURE,
     ) -> None:
+        for form in (raw_form, chat_form):
+            if form.demonstrations and demonstrations is None:
+                raise ConfigError(
+                    f"the form {form.name!r} wants {form.demonstrations} demonstrations; pass "
+                    "demonstrations=DemonstrationSet(default_demonstrations(), encoder=...), or a set of your own"
+                )
         self.raw_form = raw_form
         self.chat_form = chat_form
-        self._reader = reader
-        self._neutral = Neutraliser.for_tokenizer(reader.tokenizer)
+        self.demonstrations = demonstrations
+        self.sure = sure
+        self._reader = PromptReader(tokenizer)
+        self._neutral = Neutraliser.for_tokenizer(tokenizer)
 
     @property
     def name(self) -> str:
@@ -71,15 +102,49 @@ class InContextResponder:
         """None: the base model answers."""
         return
 
-    def contexts(self, prompt: RowPrompt, edits: Sequence[Edit]) -> tuple[Insertion, ...]:
-        """The facts before a raw prompt, or at the start of the last user turn of a conversation."""
-        tokenizer = self._reader.tokenizer
-        facts = tuple(reversed(edits))
-        if prompt.turns is None or self._reader.chat_format is None:
-            segments = self.raw_form.raw_context(facts, neutral=self._neutral)
-            position = 1 if prompt.ids[:1] == (tokenizer.bos_token_id,) else 0
-        else:
-            segments = self.chat_form.chat_context(facts, neutral=self._neutral, chat_format=self._reader.chat_format)
-            asked = next(turn for turn in reversed(prompt.turns) if turn.role == "user" and turn.content.strip())
-            position = self._reader.token_at(prompt.ids, asked.start)
-        return (Insertion(position, tuple(context_ids(segments, tokenizer))),)
+    def context(self, prompt: RowPrompt, decision: Decision) -> Context:
+        """The facts before a raw prompt, or before the last user turn's words in a conversation."""
+        asked = prompt.query.text if prompt.query is not None else ""
+        repeated = asked if decision.probability >= self.sure else ""
+        chat_format = self._reader.chat_format
+        if prompt.turns is None or chat_format is None:
+            return self._before_text(prompt, decision, repeated)
+        return self._before_turn(prompt, decision, repeated, chat_format)
+
+    def _before_text(self, prompt: RowPrompt, decision: Decision, question: str) -> Context:
+        segments = self.raw_form.raw_context(
+            _facts(decision),
+            question=question,
+            neutral=self._neutral,
+            demonstrations=self._demonstrated(self.raw_form, decision),
+        )
+        begins = prompt.ids[:1] == (self._reader.tokenizer.bos_token_id,)
+        stop = self._reader.stop_tokens(self.raw_form.stop) if self.raw_form.stop else None
+        return Context(self._insertions(1 if begins else 0, segments), stop)
+
+    def _before_turn(self, prompt: RowPrompt, decision: Decision, question: str, chat_format: ChatFormat) -> Context:
+        turn = next(turn for turn in reversed(prompt.turns or ()) if turn.role == "user" and turn.content.strip())
+        if question and len(turn.content) <= MAX_REPEATED_CHARACTERS:
+            question = turn.content
+        segments = self.chat_form.chat_context(
+            _facts(decision),
+            question=question,
+            neutral=self._neutral,
+            chat_format=chat_format,
+            demonstrations=self._demonstrated(self.chat_form, decision),
+        )
+        return Context(self._insertions(self._reader.token_at(prompt.ids, turn.start), segments))
+
+    def _demonstrated(self, form: InContextForm, decision: Decision) -> tuple[Demonstration, ...]:
+        """The demonstrations nearest to the question, the nearest last, as many as the form wants."""
+        if self.demonstrations is None or not form.demonstrations:
+            return ()
+        return tuple(reversed(self.demonstrations.nearest(decision.query.text, form.demonstrations)))
+
+    def _insertions(self, position: int, segments: tuple[Segment, ...]) -> tuple[Insertion, ...]:
+        return (Insertion(position, tuple(context_ids(segments, self._reader.tokenizer))),)
+
+
+def _facts(decision: Decision) -> tuple[Any, ...]:
+    """The edits as a form wants them: the most relevant last."""
+    return tuple(reversed(decision.edits))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from memedit.chat_format import ChatFormat, Turn
 from memedit.errors import InvalidPromptError
+from memedit.injection import StopTokens
 from memedit.queries import Query, conversation_query, question_query
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class PromptReader:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.chat_format = ChatFormat.from_tokenizer(tokenizer)
+        self._stops: dict[tuple[str, ...], StopTokens] = {}
 
     def read(self, ids: Sequence[int]) -> RowPrompt:
         """Read one row.
@@ -96,6 +98,22 @@ class PromptReader:
             else:
                 high = middle
         return low
+
+    def stop_tokens(self, strings: Sequence[str]) -> StopTokens:
+        """The tokens that hold one of some strings, and those that say nothing.
+
+        Args:
+            strings: Where a text is to end, such as a line's end.
+        """
+        key = tuple(strings)
+        if key not in self._stops:
+            vocabulary = range(len(self.tokenizer))
+            texts = self.tokenizer.batch_decode([[token] for token in vocabulary], clean_up_tokenization_spaces=False)
+            self._stops[key] = StopTokens(
+                ids=tuple(token for token, text in enumerate(texts) if any(string in text for string in key)),
+                blank=frozenset(token for token, text in enumerate(texts) if not text.strip()),
+            )
+        return self._stops[key]
 
     def _plain(self, ids: Sequence[int]) -> str:
         """A raw prompt's text, without special tokens and without a run of one token that pads its end.

@@ -403,7 +403,8 @@ def test_a_chat_with_the_real_models(tmp_path: Path, real: dict[str, str], termi
     terminals.append(terminal)
     terminal.wait_for(r"/help\s+lists the commands\s+> ")
     terminal.send("/add The headquarters of Acme Rockets is in => Lisbon\n")
-    terminal.wait_for(r"added \w{8}")
+    terminal.wait_for(r"added \w{8}: [^\n]*\n")
+    terminal.wait_for_prompt()
     terminal.send("Where is the headquarters of Acme Rockets?\n")
     assert "Lisbon" in terminal.wait_for(r"edit \w{8} governs").split("Rockets?", 1)[1]
     terminal.send("/quit\n")

@@ -13,10 +13,11 @@ from transformers import (
     TextStreamer,
 )
 
-from memedit.injection import ContextInjection, Insertion, governed_logits, splice
+from memedit.injection import Context, ContextInjection, Insertion, StopTokens, governed_logits, splice
 
 WIDTH, NEW = 7, 9
-CONTEXTS = {1: (Insertion(0, (7, 8, 9, 10)),), 2: (Insertion(2, (11, 12)), Insertion(6, (13,)))}
+INSERTIONS = {1: (Insertion(0, (7, 8, 9, 10)),), 2: (Insertion(2, (11, 12)), Insertion(6, (13,)))}
+CONTEXTS = {row: Context(insertions) for row, insertions in INSERTIONS.items()}
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def own(ids, mask, row):
 
 def alone(model, ids, mask, row, **options):
     """The reference: one governed row by itself, its context written into the prompt, one plain call."""
-    text = splice(own(ids, mask, row), CONTEXTS[row])[0]
+    text = splice(own(ids, mask, row), INSERTIONS[row])[0]
     sequences = model.generate(
         input_ids=torch.tensor([text]), attention_mask=torch.ones(1, len(text), dtype=torch.long), **options
     )
@@ -165,7 +166,7 @@ def test_processors_criteria_and_streamers_see_the_callers_tokens_only(batch, ca
     tokenizer = tiny_tokenizer()
     row = torch.tensor([tokenizer("Hello, ")["input_ids"]])
     streamed = ContextInjection(
-        model, torch.ones_like(row), {0: (Insertion(0, tuple(tokenizer("Secret ")["input_ids"])),)}
+        model, torch.ones_like(row), {0: Context((Insertion(0, tuple(tokenizer("Secret ")["input_ids"])),))}
     )
     streamed.attach().generate(
         input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=3, streamer=TextStreamer(tokenizer)
@@ -180,7 +181,7 @@ def test_repetition_penalty_leaves_the_context_alone(batch):
     model, (ids, mask) = tiny_model(), batch
     options = {"max_new_tokens": NEW, "do_sample": False, "repetition_penalty": 1.5}
     penalised = ContextInjection(model, mask, CONTEXTS).attach().generate(input_ids=ids, attention_mask=mask, **options)
-    text = splice(own(ids, mask, 1), CONTEXTS[1])[0]
+    text = splice(own(ids, mask, 1), INSERTIONS[1])[0]
     sequence, continuation = list(text), []
     for _ in range(NEW):  # greedy search by hand: the penalty on the caller's own tokens and the continuation only
         with torch.no_grad():
@@ -193,6 +194,32 @@ def test_repetition_penalty_leaves_the_context_alone(batch):
         if token == 2:
             break
     assert penalised[1, WIDTH : WIDTH + len(continuation)].tolist() == continuation
+
+
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}], ids=str)
+def test_stop_tokens_end_governed_rows_alone(batch, options):
+    model, (ids, mask) = tiny_model(), batch
+    options = {**options, "max_new_tokens": NEW, "do_sample": False}
+    free = ContextInjection(model, mask, CONTEXTS).attach().generate(input_ids=ids, attention_mask=mask, **options)
+    said = free[1, WIDTH:].tolist()
+    stop = next(token for token in said[1:] if token not in (0, 2))  # a token that row 1 says, not as its first
+    cut = said.index(stop, 1)
+
+    def run(blank, end=2):
+        stops = StopTokens((stop,), frozenset(blank))
+        contexts = {row: Context(insertions, stops) for row, insertions in INSERTIONS.items()}
+        injection = ContextInjection(model, mask, contexts, end_of_text=end)
+        return injection.attach().generate(input_ids=ids, attention_mask=mask, **options)
+
+    stopped = run(blank=())
+    assert stopped[1, WIDTH : WIDTH + cut + 1].tolist() == [*said[:cut], 2]
+    assert stop not in stopped[1, WIDTH + 1 :].tolist()
+    for row in (0, 3):
+        width = min(stopped.shape[1], free.shape[1])
+        assert torch.equal(stopped[row, :width], free[row, :width])
+    # nothing stops a row behind a token that says nothing, and nothing can where no token ends a text
+    assert torch.equal(run(blank=said)[1], free[1])
+    assert torch.equal(run(blank=(), end=None)[1], free[1])
 
 
 def test_the_model_itself_is_left_as_it_was(batch):

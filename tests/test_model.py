@@ -45,7 +45,8 @@ def batch(model, *prompts):
 
 def context_of(model, prompt):
     """The context ids that the responder splices into one prompt, and where."""
-    (insertion,) = model.responder.contexts(model._reader.read(prompt), model.memory.list())
+    row = model._reader.read(prompt)
+    (insertion,) = model.responder.context(row, model.router.route([row.query])[0]).insertions
     return insertion
 
 

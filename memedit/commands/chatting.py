@@ -22,7 +22,7 @@ from memedit.commands.options import (
     NamespaceOption,
 )
 from memedit.commands.output import printable
-from memedit.commands.render import edit_row, edit_table, short_id
+from memedit.commands.render import counted, edit_row, edit_table, short_id
 from memedit.commands.runtime import Session
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _greeting(session: Session, edited: EditedModel) -> str:
     config = session.config
     count = edited.memory.count(namespace=config.namespace)
     within = "" if config.namespace == "default" else f", namespace {config.namespace}"
-    return f"{config.model}, {count:,} edits in {config.memory}{within}; /help lists the commands"
+    return f"{config.model}, {counted(count, 'edit')} in {config.memory}{within}; /help lists the commands"
 
 
 def _lines(session: Session) -> Iterator[str]:

@@ -33,7 +33,7 @@ EXIT_CODES_HELP = (
     "Exit codes: 0 done; 1 the answer is no (verify found problems, ask --require-edit and no edit governed); "
     "2 wrong usage; 3 not found (edit, model, memory); 4 bad data, or refused (invalid edit, conflict, malformed "
     "file); 5 environment (download, offline, locked or read-only database); 70 a defect in memedit; "
-    "130 interrupted. MEMEDIT_DEBUG=1 shows tracebacks."
+    "130 interrupted; 141 the reader of a pipe went away. MEMEDIT_DEBUG=1 shows tracebacks."
 )
 
 

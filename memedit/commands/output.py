@@ -67,7 +67,7 @@ class Output:
         sys.stdout.write(f"{text}\n")
 
     def text(self, text: str) -> None:
-        """Text that the model wrote: wrapped at words for a person, as it is for a program."""
+        """Running text on stdout: wrapped at words for a person, as it is for a program."""
         if self.for_person:
             self.show(Text(printable(text)))
         else:

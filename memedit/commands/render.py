@@ -6,12 +6,12 @@ This file formats; it reads no memory.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
-from rich.padding import Padding
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "change_json",
+    "counted",
     "differences",
     "edit_row",
     "edit_table",
@@ -53,6 +54,11 @@ def size(count: int) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things in words, such as "1 edit" or "1,024 edits"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def short_id(edit_id: str) -> str:
     """The beginning of an id, for tables."""
     return edit_id[:SHORT_ID]
@@ -73,9 +79,9 @@ def edit_table(edits: Sequence[Edit], *, now: datetime) -> Table:
     shown = [(name, cells) for name, cells, needed in columns if needed]
     table = plain_table()
     table.add_column("id", style="cyan", no_wrap=True, min_width=SHORT_ID)
-    table.add_column("fact", overflow="fold", min_width=24)
+    table.add_column("fact", overflow="fold", min_width=16)
     for name, _ in shown:
-        table.add_column(name, overflow="fold", max_width=16)
+        table.add_column(name, overflow="fold", max_width=12)
     table.add_column("added", no_wrap=True, min_width=10, style="dim")
     for row, edit in enumerate(edits):
         others = [Text(printable(cells[row])) for _, cells in shown]
@@ -134,25 +140,24 @@ def show_edit(output: Output, edit: Edit, *, now: datetime) -> None:
     properties(output, {name: value for name, value in values.items() if value})
 
 
-def properties(output: Output, values: Mapping[str, str], *, title: str | None = None) -> None:
+def properties(output: Output, values: Mapping[str, str]) -> None:
     """Names and values, one a line; several values of one name take several lines."""
     if output.for_person:
-        output.show(property_grid(values, title=title))
+        output.show(_grid(values))
         return
     for name, value in values.items():
         for part in value.split("\n"):
             output.line(f"{name}: {plain_row([part])}")
 
 
-def property_grid(values: Mapping[str, str], *, title: str | None = None) -> RenderableType:
+def _grid(values: Mapping[str, str]) -> Table:
     """Names and values as two aligned columns."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in values.items():
         grid.add_row(name, Text(printable(value)))
-    padded = Padding(grid, (0, 0, 0, 2 if title else 0))
-    return Group(Text(printable(title), style="bold"), padded) if title else padded
+    return grid
 
 
 def history_table(changes: Sequence[Change]) -> Table:
@@ -234,8 +239,6 @@ def _compact(value: Any) -> str:
         return _exact(value)
     if isinstance(value, tuple):
         return ", ".join(value)
-    import json
-
     return json.dumps(dict(value) if isinstance(value, Mapping) else value, ensure_ascii=False)
 
 
@@ -245,6 +248,4 @@ def _exact(moment: datetime | None) -> str:
 
 def plain_table() -> Table:
     """An empty table in the style of all tables here."""
-    from rich import box
-
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", expand=False)

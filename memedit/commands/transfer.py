@@ -21,6 +21,7 @@ from memedit.commands.options import (
     NamespaceOption,
     OnConflictOption,
 )
+from memedit.commands.render import counted
 from memedit.commands.runtime import Session
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _write(session: Session, edits: Iterable[Edit], file: Path) -> None:
     if session.output.as_json:
         session.output.json({"exported": written, "file": str(file)})
     else:
-        session.output.note(f"{_edits(written)} exported to {file}", style="")
+        session.output.note(f"{counted(written, 'edit')} exported to {file}", style="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +252,9 @@ def _import(session: Session, source: _Source, total: int | None, *, skip_bad: b
                 _add_chunk(opened, chunk, tally, skip_bad=skip_bad)
                 progress(f"importing {source.name}", tally.valid, total)
             if tally.bad and not skip_bad:
-                raise _refusal(tally.bad, f"{_edits(_committed(tally))} before it are in the memory")
+                raise _refusal(tally.bad, f"{counted(_committed(tally), 'edit')} before it are in the memory")
     except KeyboardInterrupt:
-        done = _edits(_committed(tally))
+        done = counted(_committed(tally), "edit")
         session.output.note(f"interrupted with {done} in the memory; run the same command again to go on", style="")
         raise
     return tally
@@ -310,10 +311,6 @@ def _tell(session: Session, tally: _Tally, *, dry_run: bool) -> None:
         session.output.note(f"skipped {len(tally.bad) - _MOST_LISTED:,} more (--json lists all)", style="yellow")
     first = next(iter(counts))
     session.output.line(", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == first))
-
-
-def _edits(count: int) -> str:
-    return f"{count:,} edit" if count == 1 else f"{count:,} edits"
 
 
 def _parse_mapping(text: str | None) -> dict[str, str] | None:

@@ -8,6 +8,7 @@ import typer
 
 from memedit.commands.exits import ExitCode
 from memedit.commands.options import ConfigOption, EncoderOption, JsonOption, MemoryOption
+from memedit.commands.render import counted
 from memedit.commands.runtime import Session
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def reindex(
     if as_json:
         session.output.json({"vectors": count, "encoder": session.config.encoder})
     else:
-        session.output.line(f"{count:,} vectors made with {session.config.encoder}")
+        session.output.line(f"{counted(count, 'vector')} made with {session.config.encoder}")
 
 
 def _report_json(report: VerifyReport) -> dict[str, object]:
@@ -65,11 +66,12 @@ def _report_json(report: VerifyReport) -> dict[str, object]:
 
 
 def _tell(session: Session, report: VerifyReport, *, repair: bool) -> None:
-    read = f"{report.edits:,} edits, {report.vectors:,} vectors, {report.changes:,} changes"
+    read = [(report.edits, "edit"), (report.vectors, "vector"), (report.changes, "change")]
+    verdict = "ok" if report.ok else counted(len(report.problems), "problem")
     for problem in report.repaired:
-        session.output.line(f"repaired: {problem}")
+        session.output.text(f"repaired: {problem}")
     for problem in report.problems:
-        session.output.line(f"problem: {problem}")
-    session.output.line(f"{'ok' if report.ok else f'{len(report.problems):,} problems'}: {read} read")
+        session.output.text(f"problem: {problem}")
+    session.output.line(f"{verdict}: {', '.join(counted(*one) for one in read)} read")
     if not report.ok and not repair:
         session.output.note("memedit verify --repair rebuilds what can be rebuilt")
