@@ -13,7 +13,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,33 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.rows import Row, table
 from memory_store import Edit, EditMemory, VectorEncoder
 
 DIMENSION = 384
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure of the table.
-
-    Attributes:
-        what: What was measured.
-        measured: The figure, in the unit named.
-        unit: Its unit.
-        target: What it should not exceed; ``None`` where nothing was promised.
-    """
-
-    what: str
-    measured: float
-    unit: str
-    target: float | None = None
-
-    @property
-    def met(self) -> bool:
-        """Whether the target is kept."""
-        return self.target is None or self.measured <= self.target
 
 
 class ToyEncoder:
@@ -236,23 +213,13 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """Returns the rows as a table for a person."""
-    shown = Table("measure", "figure", "unit", "at most", "", title="memory_store")
-    for row in rows:
-        limit = "" if row.target is None else f"{row.target:g}"
-        mark = "" if row.target is None else ("kept" if row.met else "[red]missed[/red]")
-        shown.add_row(row.what, f"{row.measured:.3f}", row.unit, limit, mark)
-    return shown
-
-
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoder", type=Path, help="folder of a sentence-transformers model")
     parser.add_argument("--edits", type=int, default=10_000)
     arguments = parser.parse_args()
-    Console().print(table(run(arguments.encoder, count=arguments.edits)))
+    Console().print(table(run(arguments.encoder, count=arguments.edits), title="memory_store"))
 
 
 if __name__ == "__main__":

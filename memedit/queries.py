@@ -187,7 +187,7 @@ def _sentences(text: str) -> list[str]:
 def _ends_in_abbreviation(sentence: str) -> bool:
     if not sentence.endswith("."):
         return False
-    word = sentence[:-1].rsplit(None, 1)[-1].lstrip("(\"'“").lower()
+    word = (sentence[:-1].split() or [""])[-1].lstrip("(\"'“").lower()
     return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha())
 
 

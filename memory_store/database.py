@@ -53,7 +53,7 @@ class Database:
         path: The file, or ``None`` for a database that lives as long as this object.
 
     Raises:
-        NotAMemoryError: The path is not a database.
+        NotAMemoryError: The path is not a database, or its folder does not exist.
         ReadOnlyMemoryError: The file does not exist and cannot be created.
     """
 
@@ -64,10 +64,10 @@ class Database:
         if path is not None:
             if path.is_dir():
                 raise NotAMemoryError(f"{path} is a folder; a memory is a file. Name a file in it.")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ReadOnlyMemoryError(f"Cannot create the folder of {path}: {error}.") from error
+            if not path.parent.is_dir():
+                raise NotAMemoryError(
+                    f"There is no folder {path.parent} to keep {path.name} in: create it, or check the path."
+                )
         self._engine = self._create_engine()
 
     @property

@@ -242,7 +242,7 @@ class EditMemory:
                 raise ConflictError(
                     str(error) + place,
                     edit_id=error.edit_id,
-                    position=None if error.position is None else report.seen + error.position,
+                    position=report.seen + (error.position or 0),
                     committed=report.seen,
                 ) from error
             report = _counted(report, results)
@@ -287,7 +287,7 @@ class EditMemory:
             try:
                 results.append(planner.add(draft, keys))
             except ConflictError as error:
-                error.position = position if len(keyed) > 1 else None
+                error.position = position
                 raise
         return planner, results
 

@@ -288,3 +288,10 @@ def test_a_purge_under_a_reader_is_not_said_to_be_complete(path, monkeypatch):
             assert memory.count(contains=SECRET) == 0
         memory.purge(edit.id)
     assert traces(path, [SECRET.encode()]) == []
+
+
+def test_a_mistyped_folder_is_not_created(tmp_path):
+    path = tmp_path / "no" / "such" / "facts.db"
+    with pytest.raises(NotAMemoryError, match=r"There is no folder .*such to keep facts\.db in"):
+        EditMemory(path)
+    assert not (tmp_path / "no").exists()

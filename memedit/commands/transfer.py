@@ -268,7 +268,7 @@ def _add_chunk(opened: EditMemory, chunk: list[Edit], tally: _Tally, *, skip_bad
         try:
             report = opened.add_many(chunk)
         except ConflictError as error:
-            place = 0 if len(chunk) == 1 else error.position
+            place = error.position
             if not skip_bad or place is None:
                 raise
             tally.bad.append(str(error.__cause__ or error))
