@@ -24,8 +24,7 @@ from rich.table import Table
 
 import memedit
 from classifiers import SentenceEncoder
-from memedit import Decision, Edit, EditedModel, InContextResponder, question_query
-from memedit.responders import SURE
+from memedit import Decision, Edit, EditedModel, question_query
 
 MODEL, ENCODER = "smollm2-135m-instruct", "all-minilm-l6-v2"
 ORDINARY_QUESTIONS = 2_000
@@ -89,13 +88,13 @@ def answers(model: EditedModel, prompts: Sequence[str]) -> list[str]:
     return [said[place] for place in range(len(prompts))]
 
 
-def run(data: Path, *, governed: int, sure: float = SURE, seed: int = 0) -> list[tuple[str, str]]:
+def run(data: Path, *, governed: int, seed: int = 0) -> list[tuple[str, str]]:
     """Measure everything; rows of a table."""
     records = read(data / "counterfact" / "dev.jsonl")
     model = memedit.load(MODEL, encoder=SentenceEncoder(memedit.resolve(ENCODER)))
-    model.responder = InContextResponder(model.tokenizer, sure=sure)
     drafts = [Edit(prompt=r["prompt"], target=r["target_new"], subject=r["subject"]) for r in records]
-    ids = [model.memory.add(draft, on_conflict="keep_both").edit.id for draft in drafts]
+    ids: list[str] = []
+    model.memory.add_many(drafts, on_conflict="keep_both", on_chunk=lambda chunk: ids.extend(chunk.ids))
 
     paraphrases = routed(model, [record["rephrase_prompt"] for record in records])
     neighbours = routed(model, [record["locality_prompt"] for record in records])
@@ -156,9 +155,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder with counterfact/ and traffic/")
     parser.add_argument("--governed", type=int, default=200, help="prompts to answer")
-    parser.add_argument("--sure", type=float, default=SURE, help="see InContextResponder")
     arguments = parser.parse_args()
-    Console().print(table(run(arguments.data, governed=arguments.governed, sure=arguments.sure)))
+    Console().print(table(run(arguments.data, governed=arguments.governed)))
 
 
 if __name__ == "__main__":

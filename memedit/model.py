@@ -11,8 +11,8 @@ import functools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from memedit.calls import REFUSED_IN_FORWARD, REFUSED_IN_GENERATE, bind, refuse
 from memedit.errors import InvalidPromptError, UnsupportedCallError
@@ -27,10 +27,14 @@ from memory_store import AddManyReport, Edit, EditMemory
 if TYPE_CHECKING:
     import torch
 
+    from memedit.streaming import TextStream
+
 
 __all__ = ["EditedModel"]
 
 Messages = Sequence[Mapping[str, str]]
+
+DEFAULT_NAMESPACE = "default"
 
 DEFAULT_ANSWER_TOKENS = 256
 """How many tokens `chat` and `ask` generate at most where the caller sets no limit."""
@@ -115,10 +119,22 @@ class EditedModel:
             setattr(self.unedited, name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *dir(self.unedited)})
+        return sorted({*dir(EditedModel), *_OWN, *dir(self.unedited)})
 
     def __repr__(self) -> str:
         return f"EditedModel({type(self.unedited).__name__}, memory={str(self.memory.path)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __deepcopy__(self, memo: object) -> EditedModel:
+        raise TypeError("an edited model holds an open memory and is not copied; copy model.unedited and wrap that")
+
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
+        raise TypeError("an edited model holds an open memory and is not pickled; open the memory in the other process")
 
     def _returning_self(self, method: Any) -> Any:
         @functools.wraps(method)
@@ -130,26 +146,42 @@ class EditedModel:
 
     # -- edits -----------------------------------------------------------------------------------------------------
 
-    def add(self, prompt: str, target: str, **fields: Any) -> Edit:
+    def add(self, prompt: str | Edit, target: str | None = None, **fields: Any) -> Edit:
         """Add a fact; it governs from the next prompt on, and survives a restart.
 
         Args:
-            prompt: The words that the target continues, or the question that it answers.
-            target: What the model is to say.
+            prompt: The words that the target continues, or the question that it answers; or a whole edit.
+            target: What the model is to say; None where a whole edit is given.
             **fields: ``subject``, ``aliases``, ``paraphrases``, ``source``, ``author``, ``expires_at``, ``metadata``,
                 ``namespace``, and ``on_conflict``, as :meth:`memory_store.EditMemory.add` takes them.
 
         Returns:
             The edit as stored, with its id.
         """
+        if isinstance(prompt, Edit):
+            return self.memory.add(self._placed(prompt), target, **fields).edit
         return self.memory.add(prompt, target, **{"namespace": self.namespace, **fields}).edit
 
     def add_many(self, edits: Iterable[Edit], **options: Any) -> AddManyReport:
-        """Add facts in bulk; see :meth:`memory_store.EditMemory.add_many`."""
-        return self.memory.add_many(edits, **options)
+        """Add facts in bulk; see :meth:`memory_store.EditMemory.add_many`.
+
+        Args:
+            edits: Drafts; those that name no namespace go to the model's own.
+            **options: As the memory's method takes them.
+        """
+        return self.memory.add_many((self._placed(edit) for edit in edits), **options)
+
+    def _placed(self, edit: Edit) -> Edit:
+        """The edit in the model's namespace, unless it names one."""
+        return replace(edit, namespace=self.namespace) if edit.namespace == DEFAULT_NAMESPACE else edit
 
     def update(self, edit_id: str, **changes: Any) -> Edit:
-        """Change an edit; its history keeps what it was."""
+        """Change an edit; its history keeps what it was.
+
+        Args:
+            edit_id: Its id, or the beginning of it.
+            **changes: New values of its fields.
+        """
         return self.memory.update(edit_id, **changes)
 
     def remove(self, edit_id: str) -> Edit:
@@ -253,9 +285,9 @@ class EditedModel:
     def chat(self, messages: Messages, *, stream: Literal[False] = False, **generate_kwargs: Any) -> str: ...
 
     @overload
-    def chat(self, messages: Messages, *, stream: Literal[True], **generate_kwargs: Any) -> Iterator[str]: ...
+    def chat(self, messages: Messages, *, stream: Literal[True], **generate_kwargs: Any) -> TextStream: ...
 
-    def chat(self, messages: Messages, *, stream: bool = False, **generate_kwargs: Any) -> str | Iterator[str]:
+    def chat(self, messages: Messages, *, stream: bool = False, **generate_kwargs: Any) -> str | TextStream:
         """Answer the last turn of a conversation.
 
         Args:
@@ -264,16 +296,16 @@ class EditedModel:
             **generate_kwargs: Passed on to :meth:`generate`; at most 256 new tokens unless said otherwise.
 
         Returns:
-            The answer's text, or an iterator over its pieces. Closing the iterator early stops the generation.
+            The answer's text, or a :class:`memedit.streaming.TextStream` over its pieces, which can be closed early.
 
         Raises:
             InvalidPromptError: The messages are malformed, or the model has no chat template.
         """
         inputs = self._render(messages)
         if stream:
-            from memedit.streaming import stream_text
+            from memedit.streaming import TextStream
 
-            return stream_text(self.generate, self.tokenizer, {**inputs, **_limited(generate_kwargs)})
+            return TextStream(self.generate, self.tokenizer, {**inputs, **_limited(generate_kwargs)})
         return self._complete(inputs, generate_kwargs)[0]
 
     def ask(self, prompt: str, **generate_kwargs: Any) -> Answer:
@@ -323,8 +355,12 @@ class EditedModel:
     # -- planning --------------------------------------------------------------------------------------------------
 
     @property
+    def _disabled(self) -> bool:
+        return id(self) in _DISABLED.get()
+
+    @property
     def _enabled(self) -> bool:
-        return id(self) not in _DISABLED.get() and not self.memory.is_empty(namespaces=self.router.namespaces)
+        return not self._disabled and not self.memory.is_empty(namespaces=self.router.namespaces)
 
     def _plan_generate(self, bound: Mapping[str, Any]) -> _Plan | None:
         """What to do with the rows of a `generate` call; None where the base model answers without a look."""
@@ -335,12 +371,12 @@ class EditedModel:
         if bound.get("past_key_values") is not None and attention_mask is not None:
             attention_mask = attention_mask[:, -ids.shape[1] :]
         mask = self._mask(ids, attention_mask, bound)
-        if bool(((mask[:, -1] == 0) & (mask.sum(1) > 0)).any()):
+        plan = self._plan(ids, mask)
+        if plan.contexts and bool(((mask[:, -1] == 0) & (mask.sum(1) > 0)).any()):
             raise UnsupportedCallError(
                 "the batch is padded on the right, where a decoder-only model would have to go on from padding; "
                 "set tokenizer.padding_side = 'left' and tokenize again"
             )
-        plan = self._plan(ids, mask)
         if plan.contexts and bound.get("streamer") is not None and len(plan.prompts) > 1:
             raise UnsupportedCallError(f"a streamer takes one row, given {len(plan.prompts)}; stream one prompt a call")
         return plan
@@ -372,14 +408,20 @@ class EditedModel:
         return _Plan(mask, prompts, decisions, contexts)
 
     def _route(self, prompts: Sequence[RowPrompt], *, thorough: bool = False) -> list[Decision]:
+        if self._disabled:
+            return [self._ungoverned(prompt, "edits are disabled here") for prompt in prompts]
         asked = [prompt.query for prompt in prompts if prompt.query is not None]
         routed = iter(self.router.route(asked, thorough=thorough))
-        return [next(routed) if prompt.query is not None else self._unasked(prompt) for prompt in prompts]
+        return [
+            next(routed)
+            if prompt.query is not None
+            else self._ungoverned(prompt, "no question was found in the prompt")
+            for prompt in prompts
+        ]
 
-    def _unasked(self, prompt: RowPrompt) -> Decision:
-        query = Query(text=prompt.text, windows=())
-        threshold = self.router.scope.threshold
-        return Decision(query, (), 0.0, threshold, "no question was found in the prompt", (), RoutingTimings())
+    def _ungoverned(self, prompt: RowPrompt, reason: str) -> Decision:
+        query = prompt.query if prompt.query is not None else Query(text=prompt.text, windows=())
+        return Decision(query, (), 0.0, self.router.scope.threshold, reason, (), RoutingTimings())
 
     def _decide(self, inputs: Mapping[str, torch.Tensor]) -> Decision:
         prompts = self._reader.read_batch(inputs["input_ids"], inputs["attention_mask"])
@@ -474,6 +516,8 @@ class EditedModel:
 
     def _complete(self, inputs: Mapping[str, torch.Tensor], generate_kwargs: Mapping[str, Any]) -> tuple[str, int]:
         """The continuation's text, and how many tokens it has."""
+        if generate_kwargs.get("num_return_sequences") not in (None, 1):
+            raise UnsupportedCallError("ask and chat give one answer; use generate for num_return_sequences")
         sequences = self.generate(**inputs, **_limited(generate_kwargs))
         if isinstance(sequences, Mapping):
             sequences = sequences["sequences"]
@@ -547,3 +591,5 @@ def _check_messages(messages: Any) -> None:
             raise InvalidPromptError(
                 f"message {place} must have text as its 'content', given {message.get('content')!r}"
             )
+    if messages[-1]["role"] == "assistant":
+        raise InvalidPromptError("the last message is the assistant's: end with a user's message, which is answered")

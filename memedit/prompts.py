@@ -101,6 +101,7 @@ class InContextForm:
             word. It also makes the model obey a fact that has nothing to do with the question, so it is left out where
             the question does not name the fact's subject, where the target cannot be the answer (`asks_yes_or_no`), and
             where the question is long.
+        sure: The router's probability from which on the question is repeated.
         demonstrations: How many demonstrations it wants.
         stop: Strings at which a raw prompt's continuation is to be cut, because the form makes the model go on with
             them.
@@ -110,6 +111,7 @@ class InContextForm:
     fact_label: str = ""
     prompt_label: str = ""
     repetitions: int = 0
+    sure: float = 0.0
     demonstrations: int = 0
     stop: tuple[str, ...] = ()
 
@@ -218,8 +220,10 @@ CHAT_FORM = InContextForm(
     fact_label="New Fact: ",
     prompt_label="Prompt:\n",
     repetitions=2,
+    sure=0.9,
 )
-"""The default for conversations."""
+"""The default for conversations. People's questions are worded much alike, so a probability short of ``sure`` is more
+often another question about the same subject than a paraphrase."""
 
 
 def statement(prompt: str, target: str) -> str:

@@ -27,10 +27,7 @@ from memedit.prompts import (
 from memedit.routing import Decision
 from memedit.rows import PromptReader, RowPrompt
 
-__all__ = ["SURE", "InContextResponder", "Responder"]
-
-SURE = 0.8
-"""The router's probability from which on a fact is put before the model in the question's own words."""
+__all__ = ["InContextResponder", "Responder"]
 
 
 class Responder(Protocol):
@@ -57,14 +54,13 @@ class InContextResponder:
     """Lets the base model answer with the facts before its eyes.
 
     A small model obeys a fact best when it has seen it answer the very question. That also makes it obey a fact that
-    was matched wrongly, so the question is repeated only where the router is sure.
+    was matched wrongly, so a form says how sure the router must be for the question to be repeated.
 
     Args:
         tokenizer: The model's tokenizer.
         raw_form: The words for a plain prompt.
         chat_form: The words for a templated conversation.
         demonstrations: Where the demonstrations come from, for a form that wants some.
-        sure: The router's probability from which on the question is repeated.
 
     Raises:
         ConfigError: A form wants demonstrations and none are given.
@@ -77,7 +73,6 @@ class InContextResponder:
         raw_form: InContextForm = RAW_FORM,
         chat_form: InContextForm = CHAT_FORM,
         demonstrations: DemonstrationSet | None = None,
-        sure: float = SURE,
     ) -> None:
         for form in (raw_form, chat_form):
             if form.demonstrations and demonstrations is None:
@@ -88,7 +83,6 @@ class InContextResponder:
         self.raw_form = raw_form
         self.chat_form = chat_form
         self.demonstrations = demonstrations
-        self.sure = sure
         self._reader = PromptReader(tokenizer)
         self._neutral = Neutraliser.for_tokenizer(tokenizer)
 
@@ -104,14 +98,13 @@ class InContextResponder:
 
     def context(self, prompt: RowPrompt, decision: Decision) -> Context:
         """The facts before a raw prompt, or before the last user turn's words in a conversation."""
-        asked = prompt.query.text if prompt.query is not None else ""
-        repeated = asked if decision.probability >= self.sure else ""
         chat_format = self._reader.chat_format
         if prompt.turns is None or chat_format is None:
-            return self._before_text(prompt, decision, repeated)
-        return self._before_turn(prompt, decision, repeated, chat_format)
+            return self._before_text(prompt, decision)
+        return self._before_turn(prompt, decision, chat_format)
 
-    def _before_text(self, prompt: RowPrompt, decision: Decision, question: str) -> Context:
+    def _before_text(self, prompt: RowPrompt, decision: Decision) -> Context:
+        question = decision.query.text if decision.probability >= self.raw_form.sure else ""
         segments = self.raw_form.raw_context(
             _facts(decision),
             question=question,
@@ -122,10 +115,10 @@ class InContextResponder:
         stop = self._reader.stop_tokens(self.raw_form.stop) if self.raw_form.stop else None
         return Context(self._insertions(1 if begins else 0, segments), stop)
 
-    def _before_turn(self, prompt: RowPrompt, decision: Decision, question: str, chat_format: ChatFormat) -> Context:
+    def _before_turn(self, prompt: RowPrompt, decision: Decision, chat_format: ChatFormat) -> Context:
         turn = next(turn for turn in reversed(prompt.turns or ()) if turn.role == "user" and turn.content.strip())
-        if question and len(turn.content) <= MAX_REPEATED_CHARACTERS:
-            question = turn.content
+        asked = turn.content if len(turn.content) <= MAX_REPEATED_CHARACTERS else decision.query.text
+        question = asked if decision.probability >= self.chat_form.sure else ""
         segments = self.chat_form.chat_context(
             _facts(decision),
             question=question,

@@ -345,6 +345,18 @@ def test_every_page_is_linked_from_the_readme() -> None:
         assert name == "README.md" or f"({name})" in readme, f"README.md does not link {name}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    """A file with its folder is there; one named alone is in one of the packages."""
+    of_packages = {
+        path.name for package in ("memory_store", "classifiers", "memedit") for path in (ROOT / package).rglob("*")
+    }
+    for name in re.findall(r"`([\w/.]+\.py|[\w.]+(?:/[\w.]+)*/)`", prose_of(page)):
+        if name in {"models/", "facts.db.index/"}:  # on a user's machine
+            continue
+        assert (ROOT / name).exists() or name in of_packages, f"{page.name} names {name}, which is not there"
+
+
 def documented(name: str) -> str:
     return (ROOT / "docs" / name).read_text()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MAY_IMPORT = {
+MAY_IMPORT: dict[str, set[str]] = {
     "memory_store": set(),
     "classifiers": set(),
     "memedit": {"memory_store", "classifiers"},
@@ -23,7 +23,7 @@ MAY_IMPORT = {
 """Of the project's own packages, those that each may import besides itself."""
 OWN = {*MAY_IMPORT, "tests", "benchmarks"}
 
-GROUND = {
+GROUND: dict[str, dict[str, set[str]]] = {
     "memory_store": {"errors": set(), "records": {"errors"}, "indexes": set()},
     "classifiers": {"errors": set(), "protocols": set()},
     "memedit": {"errors": set(), "known_models": set(), "config": {"errors"}},

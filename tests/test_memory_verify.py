@@ -295,3 +295,16 @@ def test_a_mistyped_folder_is_not_created(tmp_path):
     with pytest.raises(NotAMemoryError, match=r"There is no folder .*such to keep facts\.db in"):
         EditMemory(path)
     assert not (tmp_path / "no").exists()
+
+
+def test_every_commit_reaches_the_disk(tmp_path):
+    """What a machine that loses power keeps: the write-ahead log is synced at each commit, on every connection."""
+    with EditMemory(tmp_path / "facts.db", encoder=HashingEncoder()) as memory:
+        memory.add("The capital of Freedonia is", "Fredville")
+        for _ in range(3):
+            with memory._database.writing() as connection:
+                settings = {
+                    name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+                    for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+                }
+            assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}

@@ -15,7 +15,7 @@ from tiny import ARCHITECTURES, CHATML, tiny_model, tiny_tokenizer
 import memedit
 from classifiers import SimilarityScope
 from memedit import EditedModel, InvalidPromptError, UnsupportedCallError
-from memory_store import EditMemory
+from memory_store import Edit, EditMemory, MemoryClosedError
 
 FACT = ("The headquarters of Acme Rockets is in", "Lisbon")
 GOVERNED = "The headquarters of Acme Rockets is in"
@@ -169,8 +169,10 @@ def test_padding_is_inferred_where_no_mask_is_given(model):
     assert torch.equal(with_mask, without)
 
 
-def test_right_padding_is_refused(model):
+def test_right_padding_is_refused_where_an_edit_governs(model):
     model.tokenizer.padding_side = "right"
+    inputs = batch(model, *FREE)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=2), model.unedited.generate(**inputs, max_new_tokens=2))
     inputs = batch(model, GOVERNED, FREE[1])
     with pytest.raises(UnsupportedCallError, match=r"padded on the right.*padding_side = 'left'"):
         model.generate(**inputs, max_new_tokens=2)
@@ -300,8 +302,7 @@ def test_it_stands_in_for_the_base_model(model):
     assert model.dtype == torch.float32
     assert model.generation_config is model.unedited.generation_config
     assert model.base_model is model.unedited.model
-    assert "lm_head" in dir(model)
-    assert "memory" in dir(model)
+    assert {"lm_head", "memory", "ask", "edits_disabled", "config"} <= set(dir(model))
     with pytest.raises(AttributeError, match="nonsense"):
         _ = model.nonsense
 
@@ -343,6 +344,16 @@ def test_edits_can_be_switched_off_for_this_thread_alone(model):
         other.join()
     assert torch.equal(elsewhere[0], on)
     assert torch.equal(model.generate(**inputs, max_new_tokens=5, min_new_tokens=5), on)
+
+
+def test_asking_sees_that_edits_are_disabled(model):
+    with model.edits_disabled():
+        answer = model.ask(GOVERNED, max_new_tokens=4)
+        explained = model.explain(GOVERNED)
+    assert not answer.decision.governed
+    assert answer.decision.reason == "edits are disabled here"
+    assert explained.responder == "base model"
+    assert explained.seen == explained.prompt
 
 
 def test_the_weights_are_never_touched(model):
@@ -406,6 +417,29 @@ def test_adding_while_another_thread_generates(model):
     assert model.memory.count() == 101
 
 
+def test_edits_go_to_the_models_namespace_unless_they_name_one():
+    model = edited(namespace="support")
+    model.add(Edit(prompt="The capital of Freedonia is", target="Fredville"))
+    model.add_many([Edit(prompt="a", target="b"), Edit(prompt="c", target="d", namespace="elsewhere")])
+    assert {edit.namespace for edit in model.memory.list()} == {"support", "elsewhere"}
+    assert [edit.prompt for edit in model.memory.list(namespace="elsewhere")] == ["c"]
+    assert model.decide("The capital of Freedonia is").governed
+
+
+def test_it_closes_its_memory_at_the_end_of_a_block(tmp_path):
+    with edited(memory=tmp_path / "facts.db") as model:
+        assert model.memory.count() == 1
+    with pytest.raises(MemoryClosedError):
+        model.memory.count()
+
+
+def test_it_is_neither_copied_nor_pickled(model):
+    with pytest.raises(TypeError, match=r"copy model\.unedited"):
+        copy.deepcopy(model)
+    with pytest.raises(TypeError, match="not pickled"):
+        copy.copy(model)
+
+
 # -- asking ----------------------------------------------------------------------------------------------------------
 
 
@@ -438,6 +472,19 @@ def test_abandoned_stream_stops_generating(model):
     assert threading.active_count() < before
 
 
+def test_a_stream_is_of_the_moment_it_was_asked_for(model):
+    messages = [{"role": "user", "content": GOVERNED}]
+    edited_answer = model.chat(messages, max_new_tokens=12)
+    with model.edits_disabled():
+        base_answer = model.chat(messages, max_new_tokens=12)
+        stream = model.chat(messages, max_new_tokens=12, stream=True)
+    assert "".join(stream).strip() == base_answer != edited_answer
+    stream = model.chat(messages, max_new_tokens=12, stream=True)
+    with model.edits_disabled():
+        assert "".join(stream).strip() == edited_answer
+    assert list(stream) == []
+
+
 def test_an_error_while_streaming_reaches_the_reader(model):
     with pytest.raises(UnsupportedCallError, match="output_attentions"):
         list(model.chat([{"role": "user", "content": GOVERNED}], stream=True, output_attentions=True))
@@ -451,6 +498,7 @@ def test_an_error_while_streaming_reaches_the_reader(model):
         ([{"role": "user"}], "must have text as its 'content'"),
         ([{"content": "x"}], "must be a mapping with 'role'"),
         ([{"role": "user", "content": ["x"]}], "must have text"),
+        ([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "last message is the assistant's"),
     ],
 )
 def test_malformed_messages(model, messages, problem):
@@ -472,6 +520,8 @@ def test_ask_says_which_edit_answered(model):
     assert not model.ask(FREE[0], max_new_tokens=4).decision.governed
     with pytest.raises(InvalidPromptError, match="empty"):
         model.ask("  ")
+    with pytest.raises(UnsupportedCallError, match="one answer"):
+        model.ask(GOVERNED, num_return_sequences=2, do_sample=True)
 
 
 def test_explain_shows_what_the_model_sees(model):

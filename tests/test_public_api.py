@@ -92,7 +92,7 @@ def test_memedit_exports_lazily_what_it_lists() -> None:
     tree = ast.parse(Path(memedit.__file__).read_text())
     (for_checkers,) = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {
-        alias.asname or alias.name: node.module
+        alias.name: node.module or ""
         for node in for_checkers.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hashing_encoder import HashingEncoder
 from tiny import tiny_tokenizer
 
 from memedit import (
+    CHAT_FORM,
     IKE_FORM,
     PLAIN_FORM,
+    RAW_FORM,
     Candidate,
     ConfigError,
     Decision,
@@ -66,9 +70,12 @@ def test_raw_prompt_behind_a_begin_of_text_token(tokenizer):
 
 def test_the_question_is_repeated_only_where_the_router_is_sure(tokenizer):
     ids = tokenizer(QUESTION)["input_ids"]
-    responder = InContextResponder(tokenizer, sure=0.8)
+    responder = InContextResponder(tokenizer, raw_form=replace(RAW_FORM, sure=0.8))
     assert seen(responder, tokenizer, ids, decision(0.8)).count(QUESTION) == 2
     assert seen(responder, tokenizer, ids, decision(0.79)).count(QUESTION) == 1
+    ids = chat_ids(tokenizer, QUESTION)
+    assert seen(responder, tokenizer, ids, decision(CHAT_FORM.sure)).count(QUESTION) == 3
+    assert seen(responder, tokenizer, ids, decision(CHAT_FORM.sure - 0.01)).count(QUESTION) == 1
 
 
 def test_conversation_the_context_stands_in_the_last_user_turn(tokenizer):
