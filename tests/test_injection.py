@@ -181,8 +181,8 @@ def test_repetition_penalty_leaves_the_context_alone(batch):
     model, (ids, mask) = tiny_model(), batch
     options = {"max_new_tokens": NEW, "do_sample": False, "repetition_penalty": 1.5}
     penalised = ContextInjection(model, mask, CONTEXTS).attach().generate(input_ids=ids, attention_mask=mask, **options)
-    text = splice(own(ids, mask, 1), INSERTIONS[1])[0]
-    sequence, continuation = list(text), []
+    sequence = splice(own(ids, mask, 1), INSERTIONS[1])[0]
+    continuation: list[int] = []
     for _ in range(NEW):  # greedy search by hand: the penalty on the caller's own tokens and the continuation only
         with torch.no_grad():
             logits = model(torch.tensor([sequence])).logits[0, -1].clone()

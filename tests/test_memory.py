@@ -211,7 +211,7 @@ def test_the_policy_of_a_call_goes_before_that_of_the_memory(first, second, tmp_
 
 def test_an_unknown_policy_is_refused():
     with pytest.raises(InvalidArgumentError, match="keep_both"):
-        EditMemory(conflict_policy="overwrite")
+        EditMemory(conflict_policy="overwrite")  # type: ignore[arg-type]
 
 
 # -- changing ---------------------------------------------------------------------------------------------------------
@@ -398,8 +398,8 @@ def test_conflicts_within_a_chunk_follow_the_order_of_the_stream(memory):
     with EditMemory(encoder=HashingEncoder()) as one_by_one:
         for edit in edits:
             one_by_one.add(edit)
-        assert [(c.action, c.edit.target) for c in one_by_one.changes_since(0)] == [
-            (c.action, c.edit.target) for c in memory.changes_since(0)
+        assert [(c.action, c.edit and c.edit.target) for c in one_by_one.changes_since(0)] == [
+            (c.action, c.edit and c.edit.target) for c in memory.changes_since(0)
         ]
     assert memory.verify().ok
 
@@ -422,11 +422,11 @@ def test_a_rejected_conflict_stops_at_its_chunk_and_says_where(memory):
 
 
 def test_everything_is_there_after_opening_again(tmp_path):
-    with EditMemory(tmp_path / "new" / "facts.db", encoder=HashingEncoder()) as memory:
+    with EditMemory(tmp_path / "facts.db", encoder=HashingEncoder()) as memory:
         edits = [memory.add(f"prompt {n}", "x", namespace=f"n{n % 3}").edit for n in range(9)]
         memory.remove(edits[0].id)
     encoder = HashingEncoder()
-    with EditMemory(tmp_path / "new" / "facts.db", encoder=encoder) as memory:
+    with EditMemory(tmp_path / "facts.db", encoder=encoder) as memory:
         assert memory.list() == edits[1:]
         assert found(memory, "prompt 5", 1) == [edits[5].id]
         assert encoder.texts_encoded == 1
@@ -440,7 +440,7 @@ def test_another_encoder_is_refused_and_can_be_taken_deliberately(tmp_path):
     for other in (HashingEncoder(salt="b"), HashingEncoder(dimension=32)):
         with pytest.raises(EncoderMismatchError, match=r"hashing-64-.*reindex"):
             EditMemory(tmp_path / "facts.db", encoder=other)
-        steps = []
+        steps: list[tuple[str, int, int]] = []
         with EditMemory(tmp_path / "facts.db", encoder=other, reencode=True, progress=recorder(steps)) as memory:
             assert ("encoding again", 2, 2) in steps
             assert found(memory, "France's capital?") == [kept.id]

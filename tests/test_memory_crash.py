@@ -32,11 +32,11 @@ def stream(child):
 def add_until_killed(path, child, acknowledge):
     with EditMemory(path, encoder=HashingEncoder()) as memory:
         memory.search_text(["prompt"])  # so that indexes are kept up and saved along the way
-        memory.add_many(
-            stream(child),
-            chunk_size=PER_CHUNK,
-            on_chunk=lambda progress: os.write(acknowledge, b"".join(f"{i}\n".encode() for i in progress.ids)),
-        )
+
+        def acknowledged(progress):
+            os.write(acknowledge, b"".join(f"{edit_id}\n".encode() for edit_id in progress.ids))
+
+        memory.add_many(stream(child), chunk_size=PER_CHUNK, on_chunk=acknowledged)
 
 
 def fork_and_kill(path, child, after_s, *, once_at_work):

@@ -49,15 +49,17 @@ def read_for(path, name, seconds, board, results):
         known = {}
         sequence = 0
         end = time.monotonic() + seconds
-        with EditMemory(path, encoder=HashingEncoder()) as memory:
+        encoder = HashingEncoder()
+        query = encoder.encode(["prompt w0"])
+        with EditMemory(path, encoder=encoder) as memory:
             while time.monotonic() < end:
                 reached = board.value
-                query = memory.encoder.encode(["prompt w0"])
                 hits = {hit.edit.id: hit.edit for hit in memory.search(query, 100_000)[0]}
                 for change in memory.changes_since(sequence):
                     if change.sequence > reached:
                         break
                     sequence = change.sequence
+                    assert change.edit is not None
                     known[change.edit_id] = change.edit
                 later = {change.edit_id for change in memory.changes_since(reached)}
                 for edit_id, edit in known.items():

@@ -41,6 +41,12 @@ def seen(responder, tokenizer, ids, decided):
     return tokenizer.decode(splice(row.ids, responder.context(row, decided).insertions)[0])
 
 
+def turns_of(tokenizer, text):
+    chat_format = PromptReader(tokenizer).chat_format
+    assert chat_format is not None
+    return chat_format.parse(text) or ()
+
+
 @pytest.fixture
 def tokenizer():
     return tiny_tokenizer()
@@ -89,8 +95,9 @@ def test_conversation_the_context_stands_in_the_last_user_turn(tokenizer):
 
 
 def test_conversation_earlier_turns_answer_the_very_question(tokenizer):
-    turns = PromptReader(tokenizer).chat_format.parse(
-        seen(InContextResponder(tokenizer), tokenizer, chat_ids(tokenizer, QUESTION), decision())
+    turns = turns_of(
+        tokenizer,
+        seen(InContextResponder(tokenizer), tokenizer, chat_ids(tokenizer, QUESTION), decision()),
     )
     assert [(turn.role, turn.content) for turn in turns] == [
         ("user", EDIT.prompt),
@@ -106,6 +113,7 @@ def test_conversation_earlier_turns_answer_the_very_question(tokenizer):
 def test_a_raw_answer_ends_at_its_line_a_chat_answer_by_itself(tokenizer):
     responder, reader = InContextResponder(tokenizer), PromptReader(tokenizer)
     raw = responder.context(reader.read(tokenizer(QUESTION)["input_ids"]), decision())
+    assert raw.stop is not None
     newline = tokenizer("\n")["input_ids"]
     assert list(raw.stop.ids) == newline
     assert set(newline) < raw.stop.blank
@@ -143,8 +151,7 @@ def test_a_form_that_wants_demonstrations_must_be_given_some(tokenizer):
 @pytest.mark.parametrize("field", ["prompt", "target"])
 @pytest.mark.parametrize("chat", [True, False])
 def test_an_edits_text_is_never_markup(tokenizer, hostile, field, chat):
-    edit = Edit(**{"prompt": EDIT.prompt, "target": "Lisbon", "subject": "Acme Rockets", field: hostile})
-    harmless = Edit(**{"prompt": EDIT.prompt, "target": "Lisbon", "subject": "Acme Rockets", field: "harmless words"})
+    edit, harmless = EDIT.changed(**{field: hostile}), EDIT.changed(**{field: "harmless words"})
     ids = chat_ids(tokenizer, QUESTION) if chat else tokenizer(QUESTION)["input_ids"]
     reader, responder = PromptReader(tokenizer), InContextResponder(tokenizer)
     row = reader.read(ids)
@@ -152,8 +159,8 @@ def test_an_edits_text_is_never_markup(tokenizer, hostile, field, chat):
     def special_tokens_and_turns(one):
         read = splice(row.ids, responder.context(row, decision(edits=(one,))).insertions)[0]
         special = [token for token in read if token in tokenizer.all_special_ids]
-        turns = reader.chat_format.parse(tokenizer.decode(read))
+        turns = turns_of(tokenizer, tokenizer.decode(read))
         lines = tokenizer.decode(read).count("\n")
-        return special, [turn.role for turn in turns or ()], lines
+        return special, [turn.role for turn in turns], lines
 
     assert special_tokens_and_turns(edit) == special_tokens_and_turns(harmless)
