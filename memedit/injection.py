@@ -132,6 +132,7 @@ class ContextInjection:
         self._contexts = dict(sorted(contexts.items()))
         self._whole = len(self._contexts) == len(self._own)
         self._end = end_of_text
+        self._ended = [False] * len(self._contexts)
         self._prompt_mask: torch.Tensor | None = None
         self.used = False
 
@@ -173,6 +174,10 @@ class ContextInjection:
             **positions,
             **kwargs,
         )
+        if expansion == 1 and cache is not None and self._have_ended(input_ids[rows, -1].tolist()):
+            if outputs.past_key_values is not None:
+                outputs.past_key_values = _PairedCache(outputs.past_key_values, cache, rows)
+            return outputs
         governed = self._answer_rows(rows, expansion, input_ids, cache, kwargs)
         logits = outputs.logits.clone()
         logits[rows, -1] = governed.logits[:, -1].to(logits)
@@ -180,6 +185,16 @@ class ContextInjection:
         if kwargs.get("use_cache") and outputs.past_key_values is not None:
             outputs.past_key_values = _PairedCache(outputs.past_key_values, governed.past_key_values, rows)
         return outputs
+
+    def _have_ended(self, newest: list[int]) -> bool:
+        """Whether every governed row has ended: the decoding loop fills them up by itself, whatever their logits.
+
+        Args:
+            newest: The newest token of each governed row.
+        """
+        ended = [done or token == self._end for done, token in zip(self._ended, newest, strict=True)]
+        self._ended = ended
+        return all(ended)
 
     def _answer_rows(
         self, rows: list[int], expansion: int, input_ids: torch.Tensor, cache: Any, kwargs: dict[str, Any]

@@ -222,6 +222,28 @@ def test_stop_tokens_end_governed_rows_alone(batch, options):
     assert torch.equal(run(blank=(), end=None)[1], free[1])
 
 
+def test_ended_rows_cost_no_more_passes(batch):
+    """The governed rows end at once here; the others go on alone, and are the base model's all the same."""
+    model, (ids, mask) = tiny_model(), batch
+    options = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": 2, "pad_token_id": 0}
+    base = model.generate(input_ids=ids, attention_mask=mask, **options)
+    every = StopTokens(tuple(range(3, VOCABULARY)), frozenset())
+    contexts = {row: Context(insertions, every) for row, insertions in INSERTIONS.items()}
+    rows_of_passes = []
+    model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows_of_passes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+    )
+    injection = ContextInjection(model, mask, contexts, end_of_text=2)
+    out = injection.attach().generate(input_ids=ids, attention_mask=mask, **options)
+    assert rows_of_passes[:4] == [4, 2, 4, 2]
+    assert set(rows_of_passes[4:]) == {4}
+    assert len(rows_of_passes) > 6
+    assert out[1, WIDTH + 1 :].tolist() == [2, *[0] * (out.shape[1] - WIDTH - 2)]
+    for row in (0, 3):
+        width = min(out.shape[1], base.shape[1])
+        assert torch.equal(out[row, :width], base[row, :width])
+
+
 def test_the_model_itself_is_left_as_it_was(batch):
     model, (ids, mask) = tiny_model(), batch
     before = {name: value.clone() for name, value in model.state_dict().items()}
