@@ -147,6 +147,7 @@ class InContextForm:
         facts: Sequence[Fact],
         *,
         question: str = "",
+        understood: str = "",
         neutral: Neutraliser,
         chat_format: ChatFormat,
         demonstrations: Sequence[Demonstration] = (),
@@ -157,6 +158,8 @@ class InContextForm:
             facts: The facts in scope, the most relevant last.
             question: What the user asks: the whole turn or, where that is long, the question in it; empty: nothing can
                 be repeated.
+            understood: The question with what it leans on, such as a name from an earlier turn ("Acme Rockets And where
+                is it based?"); the subject counts as named where it is named here.
             neutral: The neutraliser of the model's tokenizer.
             chat_format: The template's markup.
             demonstrations: Demonstrations to begin with, the most relevant last.
@@ -168,23 +171,25 @@ class InContextForm:
             (self._lines([(neutral(fact), neutral(told))]) + neutral(asked), neutral(answer))
             for fact, told, asked, answer in _shown(demonstrations)
         ]
-        pairs = self._pairs(facts, question=question, neutral=neutral)
+        pairs = self._pairs(facts, question=question, understood=understood, neutral=neutral)
         if not pairs:
             return ()
-        as_turns = self._repeats(facts[-1], question)
+        as_turns = self._repeats(facts[-1], question, understood)
         inside = () if as_turns else (Segment(self._lines(pairs)),)
         earlier = [*turns, *pairs] if as_turns else turns
         return (*(segment for turn in earlier for segment in _earlier_turn(*turn, chat_format)), *inside)
 
-    def _repeats(self, fact: Fact, question: str) -> bool:
+    def _repeats(self, fact: Fact, question: str, understood: str) -> bool:
         short = 0 < len(question.strip()) <= MAX_REPEATED_CHARACTERS
-        wanted = self.repetitions > 0 and short and _names_subject(question, fact)
+        wanted = self.repetitions > 0 and short and _names_subject(f"{question} {understood}", fact)
         return wanted and not asks_yes_or_no(question, fact.target)
 
-    def _pairs(self, facts: Sequence[Fact], *, question: str, neutral: Neutraliser) -> list[tuple[str, str]]:
+    def _pairs(
+        self, facts: Sequence[Fact], *, question: str, neutral: Neutraliser, understood: str = ""
+    ) -> list[tuple[str, str]]:
         """Prompts and their answers, harmless: each fact, then the question where it is repeated."""
         pairs = [(neutral(fact.prompt), neutral(fact.target)) for fact in facts]
-        if facts and self._repeats(facts[-1], question):
+        if facts and self._repeats(facts[-1], question, understood):
             pairs += [(neutral(question), neutral(facts[-1].target))] * self.repetitions
         return pairs
 

@@ -122,6 +122,7 @@ class InContextResponder:
         segments = self.chat_form.chat_context(
             _facts(decision),
             question=question,
+            understood=decision.candidates[0].window if decision.candidates else "",
             neutral=self._neutral,
             chat_format=chat_format,
             demonstrations=self._demonstrated(self.chat_form, decision),

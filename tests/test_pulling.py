@@ -283,7 +283,7 @@ PULL_TINY = """
 import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from test_pull import know_tiny, sha256
+from test_pulling import know_tiny, sha256
 import pytest
 from memedit.pulling import pull
 wheel = next(Path(sys.argv[2]).glob("*.whl"))

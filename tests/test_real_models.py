@@ -62,11 +62,12 @@ def test_text_generation_pipeline(model, caplog):
 
 
 def test_streaming_chat(model):
-    messages = [{"role": "user", "content": QUESTION}]
-    whole = model.chat(messages, max_new_tokens=24)
-    pieces = list(model.chat(messages, max_new_tokens=24, stream=True))
-    assert len(pieces) > 2
-    assert "".join(pieces).strip() == whole
+    for question in ("Tell me about the Moon.", QUESTION):
+        messages = [{"role": "user", "content": question}]
+        whole = model.chat(messages, max_new_tokens=24)
+        pieces = list(model.chat(messages, max_new_tokens=24, stream=True))
+        assert "".join(pieces).strip() == whole
+        assert len(pieces) > 2 or len(whole.split()) <= 2
     assert "Lisbon" in whole
 
     # the caller's own streamer and thread, as transformers documents them

@@ -110,6 +110,16 @@ def test_conversation_earlier_turns_answer_the_very_question(tokenizer):
     ]
 
 
+def test_a_question_that_leans_on_an_earlier_turn_names_the_subject_by_it(tokenizer):
+    ids = chat_ids(tokenizer, "Who runs Acme Rockets?", "Jane Doe.", "And where is it based?")
+    responder = InContextResponder(tokenizer)
+    alone = decision(text="And where is it based?")
+    assert seen(responder, tokenizer, ids, alone).count("And where is it based?") == 1
+    borrowed = Candidate(EDIT, 0.9, 0.95, "Acme Rockets And where is it based?", EDIT.prompt, "prompt")
+    understood = replace(alone, candidates=(borrowed,))
+    assert seen(responder, tokenizer, ids, understood).count("And where is it based?") == 3
+
+
 def test_a_raw_answer_ends_at_its_line_a_chat_answer_by_itself(tokenizer):
     responder, reader = InContextResponder(tokenizer), PromptReader(tokenizer)
     raw = responder.context(reader.read(tokenizer(QUESTION)["input_ids"]), decision())
