@@ -27,7 +27,7 @@ from memory_store.errors import (
     StorageError,
 )
 from memory_store.exact import EXACT
-from memory_store.faiss_index import FAISS_FLAT
+from memory_store.faiss_index import FAISS_FLAT, FAISS_HALF
 from memory_store.indexes import IndexType, VectorIndex
 from memory_store.live_indexes import Progress
 from memory_store.records import (
@@ -56,6 +56,7 @@ from memory_store.store import EditMemory
 __all__ = [
     "EXACT",
     "FAISS_FLAT",
+    "FAISS_HALF",
     "JSON",
     "MAX_METADATA_BYTES",
     "MAX_NAMESPACE_CHARACTERS",

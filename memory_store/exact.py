@@ -25,6 +25,11 @@ class ExactIndex:
     def __len__(self) -> int:
         return len(self._ids)
 
+    @property
+    def tolerance(self) -> float:
+        """None: the vectors are kept as they are."""
+        return 0.0
+
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Adds ``vectors`` ``[vectors, dimension]`` under new ``ids`` ``[vectors]``."""
         self._ids = np.concatenate([self._ids, ids])
@@ -53,6 +58,10 @@ class ExactIndex:
     def vectors(self) -> NDArray[np.float32]:
         """Returns the vectors held, ``[vectors, dimension]``, in the order of ``ids``."""
         return self._vectors
+
+    def as_held(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the vectors: they are kept as they are."""
+        return vectors
 
     def dump(self) -> NDArray[np.uint8]:
         """Returns count, dimension, ids and vectors as bytes ``[bytes]``, little-endian."""

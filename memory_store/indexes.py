@@ -18,6 +18,15 @@ class VectorIndex(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def tolerance(self) -> float:
+        """Most by which a score differs from the inner product with the vector that was added.
+
+        Where it is not 0, a search asks for as many vectors as could be among the best by their true scores, and
+        compares these as they are stored. So the results are exact as long as ``search`` finds the best by its own
+        scores.
+        """
+
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Adds ``vectors`` ``[vectors, dimension]`` under new ``ids`` ``[vectors]``."""
 
@@ -36,6 +45,9 @@ class VectorIndex(Protocol):
 
     def vectors(self) -> NDArray[np.float32]:
         """Returns the vectors held, ``[vectors, dimension]``, in the order of ``ids``."""
+
+    def as_held(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns what ``vectors`` returns of these once they are added, ``[vectors, dimension]``, bit for bit."""
 
     def dump(self) -> NDArray[np.uint8]:
         """Returns the index as bytes ``[bytes]``."""

@@ -77,11 +77,28 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class StoredText:
-    """One encoded text with its edit, as a search needs them."""
+    """One encoded text with its edit, as a search needs them; most are never shown, so the edit is read on demand.
 
-    edit: Edit
+    Attributes:
+        kind: Which of the edit's texts it is.
+        text: That text.
+        vector: See ``from_bytes``.
+        row: The edit's values, in the order of ``_EDIT_COLUMNS``.
+    """
+
     kind: TextKind
     text: str
+    vector: bytes
+    row: Sequence[Any]
+
+    def is_live(self, now: int) -> bool:
+        """Returns whether the edit may fire at a time in microseconds; see ``Edit.is_live``."""
+        expires_at, state = self.row[10], self.row[15]
+        return state == "active" and (expires_at is None or expires_at > now)
+
+    def edit(self) -> Edit:
+        """Returns the edit."""
+        return _edit(self.row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,15 +129,23 @@ def from_micros(micros: int) -> datetime:
 
 # -- what the memory knows of itself ----------------------------------------------------------------------------------
 
-_HEAD = select(
-    select(func.coalesce(func.max(changes.c.sequence), 0)).scalar_subquery(),
-    select(meta.c.value).where(meta.c.key == tables.META_GENERATION).scalar_subquery(),
+_HEAD = str(
+    select(
+        select(func.coalesce(func.max(changes.c.sequence), 0)).scalar_subquery(),
+        select(meta.c.value).where(meta.c.key == tables.META_GENERATION).scalar_subquery(),
+    ).compile(compile_kwargs={"literal_binds": True})
 )
 
 
 def head(connection: Connection) -> Head:
-    """Returns how far the memory has come, in the transaction's snapshot."""
-    sequence, generation = connection.execute(_HEAD).one()
+    """Returns how far the memory has come, in the transaction's snapshot.
+
+    Every search asks this, so the driver is asked itself: that takes a fifth of the time.
+    """
+    cursor = connection.connection.cursor()
+    cursor.execute(_HEAD)
+    ((sequence, generation),) = cursor.fetchall()
+    cursor.close()
     return Head(sequence, int(generation))
 
 
@@ -285,7 +310,7 @@ def any_live(connection: Connection, namespaces: Sequence[str] | None, now: date
 
 
 _TEXTS = (
-    select(vectors.c.id, vectors.c.kind, vectors.c.text, *_EDIT_COLUMNS)
+    select(vectors.c.id, vectors.c.kind, vectors.c.text, vectors.c.vector, *_EDIT_COLUMNS)
     .join(edits, edits.c.number == vectors.c.edit)
     .where(vectors.c.id.in_(bindparam("ids", expanding=True)))
 )
@@ -295,8 +320,8 @@ def texts_of(connection: Connection, vector_ids: Sequence[int]) -> dict[int, Sto
     """Returns the text and edit of each vector id that exists."""
     found: dict[int, StoredText] = {}
     for ids in _chunks(vector_ids, _VALUES_A_QUERY):
-        for vector_id, kind, text, *row in connection.execute(_TEXTS, {"ids": ids}):
-            found[vector_id] = StoredText(_edit(row), kind, text)
+        for vector_id, kind, text, vector, *row in connection.execute(_TEXTS, {"ids": ids}).all():
+            found[vector_id] = StoredText(kind, text, vector, row)
     return found
 
 
@@ -442,6 +467,21 @@ def vector_batches(
         return
     for numbers in _chunks(edit_numbers, _VALUES_A_QUERY):
         yield from _batches(connection, statement.where(vectors.c.edit.in_(numbers)), dimension)
+
+
+def from_bytes(data: Sequence[bytes], dimension: int) -> NDArray[np.float32]:
+    """Returns stored vectors as an array, ``[vectors, dimension]``.
+
+    Raises:
+        NotAMemoryError: One of them has another length.
+    """
+    if any(len(one) != 4 * dimension for one in data):
+        raise NotAMemoryError(
+            "A stored vector has a wrong length: the database was altered from outside. `memedit verify` says "
+            "which, `memedit reindex`, or EditMemory.reencode(), encodes all edits again."
+        )
+    joined = np.frombuffer(b"".join(data), dtype="<f4")
+    return joined.reshape(len(data), dimension).astype(np.float32, copy=False)
 
 
 def count_vectors(connection: Connection, namespace: str) -> int:
@@ -600,13 +640,7 @@ def _batches(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     for rows in connection.execute(statement).partitions(4096):
         ids = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
-        if any(len(row[1]) != 4 * dimension for row in rows):
-            raise NotAMemoryError(
-                "A stored vector has a wrong length: the database was altered from outside. `memedit verify` says "
-                "which, `memedit reindex`, or EditMemory.reencode(), encodes all edits again."
-            )
-        data = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
-        yield ids, data.reshape(len(rows), dimension).astype(np.float32, copy=False)
+        yield ids, from_bytes([row[1] for row in rows], dimension)
 
 
 def _chunks(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -219,7 +219,7 @@ class LiveIndexes:
             return [f"{where} holds {len(held)} vectors, the database {len(stored)}; {unpaired} are not in both."]
         start = 0
         for ids, vectors in batches:
-            if not np.array_equal(held_vectors[start : start + len(ids)], vectors):
+            if not np.array_equal(held_vectors[start : start + len(ids)], index.as_held(vectors)):
                 return [f"The index of namespace {namespace!r} holds other values than the database."]
             start += len(ids)
         return []

@@ -32,7 +32,7 @@ from memory_store.errors import (
     InvalidEditError,
     PurgeIncompleteError,
 )
-from memory_store.faiss_index import FAISS_FLAT
+from memory_store.faiss_index import FAISS_HALF
 from memory_store.identity import Keys, keys_of
 from memory_store.indexes import IndexType, VectorIndex
 from memory_store.ledger import Filters, Head
@@ -101,7 +101,7 @@ class EditMemory:
         encoder: VectorEncoder | None = None,
         conflict_policy: ConflictPolicy = "supersede",
         progress: Progress | None = None,
-        index_type: IndexType = FAISS_FLAT,
+        index_type: IndexType = FAISS_HALF,
         reencode: bool = False,
     ) -> None:
         self._policy = check_policy(conflict_policy)
@@ -688,7 +688,7 @@ class EditMemory:
     # -- maintenance --------------------------------------------------------------------------------------------------
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
-        """Checks the file, every hash, vector and history entry, and that each index equals the stored vectors.
+        """Checks the file, every hash, vector and history entry, and that each index holds the stored vectors.
 
         Args:
             repair: Whether to build the indexes anew if one of them is wrong. Nothing else can be repaired from what

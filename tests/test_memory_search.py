@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from coarse_index import COARSE
 from hashing_encoder import HashingEncoder
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from memory_store import (
     EXACT,
     FAISS_FLAT,
+    FAISS_HALF,
     ConflictError,
     Edit,
     EditMemory,
@@ -23,6 +25,8 @@ from memory_store import (
 )
 
 NOW = datetime.now(UTC)
+INDEX_TYPES = [FAISS_HALF, FAISS_FLAT, EXACT, COARSE]
+index_types = pytest.mark.parametrize("index_type", INDEX_TYPES, ids=lambda index_type: index_type.name)
 PLACES = ["France", "Spain", "Peru", "Chad", "Fiji"]
 
 
@@ -65,7 +69,7 @@ def random_edits(count, generator, **fields):
         )
 
 
-@pytest.mark.parametrize("index_type", [FAISS_FLAT, EXACT], ids=lambda index_type: index_type.name)
+@index_types
 def test_search_equals_exhaustive_search(tmp_path, index_type):
     generator = np.random.default_rng(7)
     encoder = HashingEncoder()
@@ -84,28 +88,118 @@ def test_search_equals_exhaustive_search(tmp_path, index_type):
                         assert_exact(hits, everything[:k], everything)
 
 
-def test_min_score_cuts_the_same_list_short(tmp_path):
-    generator = np.random.default_rng(3)
+class CrowdedEncoder:
+    """Unit vectors so close together that their order is lost in half precision.
+
+    Args:
+        spread: How far apart they are.
+    """
+
+    dimension = 48
+
+    def __init__(self, spread):
+        self.fingerprint = f"crowded-{spread}"
+        self._spread = spread
+        self._directions = HashingEncoder(self.dimension)
+
+    def encode(self, texts):
+        """Returns unit vectors, ``[texts, dimension]``."""
+        centre = self._directions.encode(["centre"])
+        vectors = centre + self._spread * self._directions.encode(list(texts))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@index_types
+@pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-4])
+def test_search_is_exact_among_vectors_that_are_all_but_the_same(index_type, spread):
+    """All scores lie within a few times the tolerance; some texts are equal, some edits have expired."""
+    generator = np.random.default_rng(11)
+    encoder = CrowdedEncoder(spread)
+    near = 1e-12 if index_type.create(encoder.dimension).tolerance else 3e-7
+    with EditMemory(encoder=encoder, index_type=index_type) as memory:
+        memory.add_many(random_edits(150, generator))
+        edits = memory.list()
+        queries = encoder.encode(["w1 w2 w3", "w4 w5", "something else"])
+        for k in (1, 4, 40, 500):
+            found = memory.search(queries, k, now=NOW)
+            for query, hits in zip(queries, found, strict=True):
+                everything = exact_search(edits, encoder, query.astype(np.float64), len(edits), NOW)
+                scores = {edit_id: score for score, edit_id in everything}
+                assert len(hits) == min(k, len(everything))
+                wanted = [score for score, _ in everything[:k]]
+                assert [hit.score for hit in hits] == pytest.approx(wanted, abs=near, rel=0)
+                own = [scores[hit.edit.id] for hit in hits]
+                assert [hit.score for hit in hits] == pytest.approx(own, abs=near, rel=0)
+
+
+def test_half_precision_alone_would_give_another_order():
+    """What the test above rests on: the index's own order is wrong, and what is decided afterwards is not."""
+    encoder = CrowdedEncoder(1e-3)
+    texts = [f"text {n}" for n in range(200)]
+    vectors = encoder.encode(texts)
+    query = encoder.encode(["w1 w2 w3"])
+    index = FAISS_HALF.create(encoder.dimension)
+    index.add(np.arange(200), vectors)
+    true_order = np.argsort(-(vectors.astype(np.float64) @ query[0]))
+    assert index.search(query, 200)[1][0].tolist() != true_order.tolist()
+    with EditMemory(encoder=encoder, index_type=FAISS_HALF) as memory:
+        memory.add_many(Edit(prompt=text, target="x") for text in texts)
+        hits = memory.search(query, 10)[0]
+        assert hits == memory.search(query, 200)[0][:10]
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        true = [float(encode_once(encoder, hit.text).astype(np.float64) @ query[0]) for hit in hits]
+        assert [hit.score for hit in hits] == pytest.approx(true, abs=1e-12, rel=0)
+
+
+@index_types
+def test_a_score_is_not_less_than_itself(index_type):
+    """``min_score`` at the very score of an edit keeps that edit, and everything better."""
+    generator = np.random.default_rng(5)
+    encoder = CrowdedEncoder(1e-3)
+    with EditMemory(encoder=encoder, index_type=index_type) as memory:
+        memory.add_many(random_edits(60, generator))
+        query = encoder.encode(["w1 w2"])
+        hits = memory.search(query, 60)[0]
+        for hit in hits[:20]:
+            better = [other for other in hits if other.score >= hit.score]
+            assert memory.search(query, 60, min_score=hit.score)[0] == better
+
+
+def test_where_nothing_passes_nothing_is_read(monkeypatch):
     encoder = HashingEncoder()
     with EditMemory(encoder=encoder) as memory:
+        memory.add("alpha", "x")
+        query = encoder.encode(["alpha"])
+        assert len(memory.search(query, min_score=0.99)[0]) == 1
+        monkeypatch.setattr("memory_store.ledger.texts_of", None)
+        assert memory.search(encoder.encode(["beta"]), min_score=0.99) == [[]]
+
+
+@index_types
+def test_min_score_cuts_the_same_list_short(index_type):
+    generator = np.random.default_rng(3)
+    encoder = HashingEncoder()
+    with EditMemory(encoder=encoder, index_type=index_type) as memory:
         memory.add_many(random_edits(200, generator))
         queries = encoder.encode(["w1 w2 w3", "w4 w5", "w59 w58 w57 w56"])
         everything = memory.search(queries, 200)
-        for least in (-1.0, 0.2, 0.45, 0.99):
-            for k in (2, 200):
+        for least in (-1.0, 0.1, 0.2, 0.3, 0.45, 0.99):
+            for k in (2, 30, 200):
                 cut = [[hit for hit in hits if hit.score >= least][:k] for hits in everything]
                 assert memory.search(queries, k, min_score=least) == cut
 
 
-def test_one_edit_with_very_many_texts_does_not_crowd_out_others():
-    with EditMemory(encoder=HashingEncoder()) as memory:
+@index_types
+def test_one_edit_with_very_many_texts_does_not_crowd_out_others(index_type):
+    with EditMemory(encoder=HashingEncoder(), index_type=index_type) as memory:
         loud = memory.add("alpha beta", "gamma", paraphrases=[f"alpha beta {n}" for n in range(900)]).edit
         quiet = memory.add("delta", "epsilon").edit
         assert [hit.edit.id for hit in memory.search_text(["alpha beta 5"], 2)[0]] == [loud.id, quiet.id]
 
 
-def test_many_expired_edits_do_not_hide_the_living():
-    with EditMemory(encoder=HashingEncoder()) as memory:
+@index_types
+def test_many_expired_edits_do_not_hide_the_living(index_type):
+    with EditMemory(encoder=HashingEncoder(), index_type=index_type) as memory:
         memory.add_many(Edit(prompt=f"alpha {n}", target="x", expires_at=NOW) for n in range(300))
         living = memory.add("something else altogether", "y").edit
         assert [hit.edit.id for hit in memory.search_text(["alpha 5"], 3)[0]] == [living.id]
@@ -201,10 +295,12 @@ def test_adding_while_searching_in_other_threads(tmp_path):
 class MemoryMachine(RuleBasedStateMachine):
     """Random operations on a memory and on a plain dictionary that says what should be there."""
 
+    index_type = FAISS_HALF
+
     def __init__(self):
         super().__init__()
         self.encoder = HashingEncoder(16)
-        self.memory = EditMemory(encoder=self.encoder)
+        self.memory = EditMemory(encoder=self.encoder, index_type=self.index_type)
         self.model: dict[str, tuple[str, str, str]] = {}  # id -> (place, answer, state)
 
     def rivals(self, edit_id, place):
@@ -291,7 +387,7 @@ class MemoryMachine(RuleBasedStateMachine):
         if any(len(self.same(place, answer)) > 1 for place in places):
             return
         edits = [Edit(prompt=f"The capital of {place} is", target=answer) for place in places]
-        ids = []
+        ids: list[str] = []
         self.memory.add_many(edits, chunk_size=3, on_chunk=lambda progress: ids.extend(progress.ids))
         for place, edit_id in zip(places, ids, strict=True):
             self.settle(edit_id, place, "supersede")
@@ -316,10 +412,29 @@ class MemoryMachine(RuleBasedStateMachine):
         assert report.problems == ()
 
 
-MemoryMachine.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestAgainstAModel = pytest.mark.slow(MemoryMachine.TestCase)
+class FlatMachine(MemoryMachine):
+    """The same with float32 vectors."""
+
+    index_type = FAISS_FLAT
+
+
+class CoarseMachine(MemoryMachine):
+    """The same with an index whose scores are far off."""
+
+    index_type = COARSE
+
+
+def as_test(machine):
+    """The test case of a machine, run a few times at length."""
+    machine.TestCase.settings = settings(
+        max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    return pytest.mark.slow(machine.TestCase)
+
+
+TestAgainstAModel = as_test(MemoryMachine)
+TestAgainstAModelFlat = as_test(FlatMachine)
+TestAgainstAModelCoarse = as_test(CoarseMachine)
 
 
 def test_reencoding_while_edits_change(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hashing_encoder import HashingEncoder
 
-from memory_store import EXACT, Edit, EditMemory, NotAMemoryError, PurgeIncompleteError, index_file
+from memory_store import EXACT, FAISS_FLAT, Edit, EditMemory, NotAMemoryError, PurgeIncompleteError, index_file
 
 SECRET = "Xyzzyplugh"
 
@@ -123,16 +123,41 @@ def test_an_index_file_of_a_copy_of_the_memory_with_another_past_is_not_used(pat
         assert memory.verify().problems == (), "closing replaced the foreign files"
 
 
-def test_an_index_file_of_another_kind_is_built_anew(path):
-    with EditMemory(path, encoder=HashingEncoder(), index_type=EXACT) as memory:
+@pytest.mark.parametrize("other", [EXACT, FAISS_FLAT], ids=lambda index_type: index_type.name)
+def test_an_index_file_of_another_kind_is_built_anew(path, other):
+    with EditMemory(path, encoder=HashingEncoder(), index_type=other) as memory:
         assert all_found(memory)
         memory.rebuild_index()
     for file in index_files(path):
         stored = index_file.read(file)
         assert stored is not None
-        assert (stored[0].index_type, stored[0].count) == ("numpy-exact", 300)
+        assert (stored[0].index_type, stored[0].count) == (other.name, 300)
     with opened(path) as memory:
         assert all_found(memory)
+        memory.rebuild_index()
+    for file in index_files(path):
+        stored = index_file.read(file)
+        assert stored is not None
+        assert (stored[0].index_type, stored[0].count) == ("faiss-fp16-ip", 300)
+
+
+@pytest.mark.parametrize("component", [2.0**-14, 0.25])
+def test_an_index_that_holds_another_vector_is_found_and_repaired(path, component):
+    """Even one that differs by no more than half precision can tell."""
+    vector = np.zeros(64, dtype=np.float32)
+    vector[:2] = component, np.sqrt(1 - component**2)
+    data = vector.astype("<f4").tobytes()
+    alter(path, "UPDATE vectors SET vector = ? WHERE id = 5 << 12", data)
+    with opened(path) as memory:
+        memory.rebuild_index()
+        assert memory.verify().ok
+    vector[0] *= 1 + 2.0**-10
+    alter(path, "UPDATE vectors SET vector = ? WHERE id = 5 << 12", vector.astype("<f4").tobytes())
+    with opened(path) as memory:
+        (problem,) = memory.verify().problems
+        assert "holds other values than the database" in problem
+        assert memory.verify(repair=True).repaired == (problem,)
+        assert memory.verify().ok
 
 
 def test_an_older_index_file_catches_up(path, tmp_path):
@@ -248,7 +273,8 @@ def traces(path, words):
 
 def test_a_purged_edit_is_in_no_byte_of_any_file(path):
     encoder = HashingEncoder()
-    words = [SECRET.encode(), SECRET.lower().encode(), *(v.tobytes() for v in encoder.encode([f"{SECRET} is"]))]
+    (vector,) = encoder.encode([f"{SECRET} is"])
+    words = [SECRET.encode(), SECRET.lower().encode(), vector.tobytes(), vector.astype(np.float16).tobytes()]
     with opened(path) as memory:
         edits = [
             memory.add(
