@@ -10,7 +10,8 @@
     ├── UnsupportedCallError   a call that a governed prompt cannot honour (names the argument)
     ├── InvalidPromptError     an input in which no question can be found, or that cannot be routed
     ├── ConfigError            a configuration file or value that is wrong
-    └── DataFileError          a file of edits or demonstrations that cannot be read (names file, line, field)
+    ├── DataFileError          a file of edits or records that cannot be read (names file, line, field)
+    └── InvalidCaseError       a test case that says nothing, or contradicts itself (names the field)
 
 ``memory_store`` and ``classifiers`` have trees of their own; only the command line and the server translate any of
 them for a person.
@@ -23,6 +24,7 @@ __all__ = [
     "ConfigError",
     "DataFileError",
     "DownloadError",
+    "InvalidCaseError",
     "InvalidPromptError",
     "MemeditError",
     "ModelNotFoundError",
@@ -65,3 +67,7 @@ class ConfigError(MemeditError, ValueError):
 
 class DataFileError(MemeditError, ValueError):
     """A data file that cannot be read; the message names file, line and field."""
+
+
+class InvalidCaseError(MemeditError, ValueError):
+    """A test case or a part of one that is wrong; the message names the field."""

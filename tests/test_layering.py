@@ -26,7 +26,13 @@ OWN = {*MAY_IMPORT, "tests", "benchmarks"}
 GROUND: dict[str, dict[str, set[str]]] = {
     "memory_store": {"errors": set(), "records": {"errors"}, "indexes": set()},
     "classifiers": {"errors": set(), "protocols": set()},
-    "memedit": {"errors": set(), "known_models": set(), "config": {"errors"}},
+    "memedit": {
+        "errors": set(),
+        "known_models": set(),
+        "config": {"errors"},
+        "evaluation.cases": {"errors"},
+        "evaluation.matching": set(),
+    },
 }
 """Modules at the bottom of a package, and what each may import of it."""
 
@@ -167,9 +173,16 @@ def test_imports_keep_their_order(rule, package: str) -> None:
 def test_the_packages_are_found() -> None:
     assert {"memory_store", "classifiers", "memedit"} <= set(PACKAGES)
     modules = sources_of("memedit")
-    assert {"memedit", "memedit.model", "memedit.commands", "memedit.commands.asking"} <= set(modules)
+    assert {
+        "memedit",
+        "memedit.model",
+        "memedit.commands",
+        "memedit.commands.asking",
+        "memedit.evaluation.cases",
+    } <= set(modules)
     imported = imports_of(modules)
     assert "torch" in imported["memedit.model"]  # inside a function
+    assert "memedit.evaluation.datasets.unke" in imported["memedit.evaluation.datasets.registry"]  # by name
     assert "memory_store.EditMemory" in imported["memedit.loading"]
     assert "classifiers.similarity" in imports_of(sources_of("classifiers"))["classifiers.persistence"]  # by name
 

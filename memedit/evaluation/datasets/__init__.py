@@ -1,0 +1,1 @@
+"""Loaders of the benchmarks, one file each; `registry` names them and reads one."""
