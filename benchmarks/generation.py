@@ -88,7 +88,7 @@ def run(*, rounds: int = 7) -> list[Row]:
             times, seconds = generating(model, prompts, rounds)
             rows.append(Row(f"no edit in scope, batch {size}: time over the base model's", times, "x", 1.05))
             rows.append(Row(f"   base model, batch {size}, {NEW_TOKENS} tokens", seconds, "s"))
-        rows.append(Row("router decision without the encoder, median", deciding(model), "ms", 1.0))
+        rows.append(Row("router decision straight after the encoder, without it, median", deciding(model), "ms", 1.0))
         times, _ = generating(model, [GOVERNED.format(number) for number in range(8)], 3)
         rows.append(Row("all 8 rows governed: time over the base model's", times, "x"))
         times, _ = generating(model, [*OUT_OF_SCOPE[:4], *(GOVERNED.format(number) for number in range(4))], 3)
