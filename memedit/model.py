@@ -405,7 +405,26 @@ class EditedModel:
             for row, (prompt, decision) in enumerate(zip(prompts, decisions, strict=True))
             if decision.governed
         }
+        self._check_lengths(mask, decisions, contexts)
         return _Plan(mask, prompts, decisions, contexts)
+
+    def _check_lengths(
+        self, mask: torch.Tensor, decisions: Sequence[Decision], contexts: Mapping[int, Context]
+    ) -> None:
+        """Refuse a row that its context makes longer than the model reads.
+
+        Raises:
+            UnsupportedCallError: There is such a row.
+        """
+        longest = getattr(self.unedited.config.get_text_config(), "max_position_embeddings", None)
+        for row, context in contexts.items():
+            own = int(mask[row].sum())
+            if longest is not None and own + context.length >= longest:
+                raise UnsupportedCallError(
+                    f"row {row} has {own} tokens and the edit {decisions[row].edits[0].id} that governs it adds "
+                    f"{context.length} of context, more than the {longest} that the model reads; shorten the prompt or "
+                    "the edit's text, or use edits_disabled()"
+                )
 
     def _route(self, prompts: Sequence[RowPrompt], *, thorough: bool = False) -> list[Decision]:
         if self._disabled:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from memedit.chat_format import ChatFormat
 from memedit.demonstrations import Demonstration
+from memory_store.records import MAX_TEXT_CHARACTERS
 
 __all__ = [
     "CHAT_FORM",
@@ -35,8 +36,8 @@ __all__ = [
     "statement",
 ]
 
-MAX_FACT_CHARACTERS = 4096
-"""A prompt or a target longer than this is cut before it enters a model's context."""
+MAX_FACT_CHARACTERS = MAX_TEXT_CHARACTERS
+"""A longer text is cut before it enters a model's context; the memory takes none that is longer."""
 
 MAX_REPEATED_CHARACTERS = 400
 """A longer question is not repeated: it would cost more than the fact."""

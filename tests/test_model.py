@@ -210,6 +210,14 @@ def test_embeddings_are_refused(model):
         assert model.generate(inputs_embeds=embeddings, max_new_tokens=2).shape == (1, 2)
 
 
+def test_a_context_that_does_not_fit_the_model_is_refused(model):
+    model.add("The anthem of Freedonia is", "la " * 1500, subject="Freedonia")
+    (edit,) = model.memory.list(subject="Freedonia")
+    with pytest.raises(UnsupportedCallError, match=rf"row 1 .*{edit.id}.* more than the 4096 that the model reads"):
+        model.generate(**batch(model, FREE[0], "The anthem of Freedonia is"), max_new_tokens=2)
+    assert model.generate(**batch(model, FREE[0]), max_new_tokens=2).shape[0] == 1
+
+
 def test_a_streamer_takes_one_row(model):
     streamer = transformers.TextStreamer(model.tokenizer)
     with pytest.raises(ValueError, match="streamer"):
