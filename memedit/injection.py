@@ -174,16 +174,14 @@ class ContextInjection:
             **positions,
             **kwargs,
         )
-        if expansion == 1 and cache is not None and self._have_ended(input_ids[rows, -1].tolist()):
-            if outputs.past_key_values is not None:
-                outputs.past_key_values = _PairedCache(outputs.past_key_values, cache, rows)
-            return outputs
-        governed = self._answer_rows(rows, expansion, input_ids, cache, kwargs)
-        logits = outputs.logits.clone()
-        logits[rows, -1] = governed.logits[:, -1].to(logits)
-        outputs.logits = logits
+        if expansion > 1 or cache is None or not self._have_ended(input_ids[rows, -1].tolist()):
+            governed = self._answer_rows(rows, expansion, input_ids, cache, kwargs)
+            logits = outputs.logits.clone()
+            logits[rows, -1] = governed.logits[:, -1].to(logits)
+            outputs.logits = logits
+            cache = governed.past_key_values
         if kwargs.get("use_cache") and outputs.past_key_values is not None:
-            outputs.past_key_values = _PairedCache(outputs.past_key_values, governed.past_key_values, rows)
+            outputs.past_key_values = _PairedCache(outputs.past_key_values, cache, rows)
         return outputs
 
     def _have_ended(self, newest: list[int]) -> bool:

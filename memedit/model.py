@@ -499,9 +499,7 @@ class EditedModel:
         }
         others = {name: value for name, value in bound.items() if name not in named and value is not None}
         rows = sorted(plan.contexts)
-        own = [
-            [token for token, kept in zip(row, mask, strict=True) if kept] for row, mask in self._own(plan, ids, rows)
-        ]
+        own = [ids[row][plan.mask[row] == 1].tolist() for row in rows]
         answering = self.responder.model if self.responder.model is not None else self.unedited
         governed = governed_logits(
             answering,
@@ -529,9 +527,6 @@ class EditedModel:
         cached = self.unedited.config.use_cache if use_cache is None else use_cache
         outputs = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=_NoCache() if cached else None)
         return outputs.to_tuple() if bound.get("return_dict") is False else outputs
-
-    def _own(self, plan: _Plan, ids: torch.Tensor, rows: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-        return [(ids[row].tolist(), plan.mask[row].tolist()) for row in rows]
 
     def _complete(self, inputs: Mapping[str, torch.Tensor], generate_kwargs: Mapping[str, Any]) -> tuple[str, int]:
         """The continuation's text, and how many tokens it has."""
