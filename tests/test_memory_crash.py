@@ -7,7 +7,6 @@ moment falls into the work itself, not into the start of an interpreter.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ import time
 
 import pytest
 from hashing_encoder import HashingEncoder
+from spawned import run_in_a_process_without_threads
 
 from memory_store import Edit, EditMemory, live_indexes
 
@@ -62,14 +62,7 @@ def fork_and_kill(path, child, after_s, *, once_at_work):
 
 @pytest.mark.slow
 def test_what_was_acknowledged_survives_kill_9(tmp_path):
-    """In a process of its own: a fork of one whose libraries have started threads may wait for them forever."""
-    killer = multiprocessing.get_context("spawn").Process(target=kill_again_and_again, args=(tmp_path / "facts.db",))
-    killer.start()
-    killer.join(300)
-    hung = killer.is_alive()
-    killer.kill()
-    assert not hung, "a writer never committed"
-    assert killer.exitcode == 0
+    run_in_a_process_without_threads(kill_again_and_again, tmp_path / "facts.db", seconds=300)
 
 
 def kill_again_and_again(path):
@@ -106,7 +99,10 @@ def check(path, acknowledged):
 
 
 def test_an_import_that_was_killed_is_resumed_by_running_it_again(tmp_path):
-    path = tmp_path / "facts.db"
+    run_in_a_process_without_threads(kill_an_import, tmp_path / "facts.db", seconds=60)
+
+
+def kill_an_import(path):
     edits = [Edit(prompt=f"prompt {n}", target="x") for n in range(2000)]
     pid = os.fork()
     if pid == 0:

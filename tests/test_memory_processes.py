@@ -11,6 +11,7 @@ import time
 
 import pytest
 from hashing_encoder import HashingEncoder
+from spawned import run_in_a_process_without_threads
 
 from memory_store import EditMemory
 
@@ -154,7 +155,11 @@ def test_writers_decide_on_what_is_committed(tmp_path, policy):
 
 
 def test_a_forked_child_and_its_parent_go_on(tmp_path):
-    with EditMemory(tmp_path / "facts.db", encoder=HashingEncoder()) as memory:
+    run_in_a_process_without_threads(fork_beside_a_busy_thread, tmp_path / "facts.db", seconds=60)
+
+
+def fork_beside_a_busy_thread(path):
+    with EditMemory(path, encoder=HashingEncoder()) as memory:
         memory.add("alpha", "x")
         memory.search_text(["alpha"])
         stop = threading.Event()

@@ -27,6 +27,7 @@ from safetensors.numpy import save
 
 from memedit.errors import ChecksumError, ConfigError, DownloadError, ModelNotFoundError, OfflineError
 from memedit.known_models import KNOWN_MODELS, KnownModel, PinnedWheel, known_model
+from memedit.model_sources import folder_bytes
 from memedit.pulling import SOURCE_FILE, cache_folder, pull, resolve
 
 ROOT = Path(__file__).parent.parent
@@ -607,3 +608,25 @@ def test_smollm2_answers_in_a_chat_and_stops(smollm2_folder: Path, smollm2_token
     assert output[-1] == smollm2_tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert len(output) < 40
     assert "Paris" in smollm2_tokenizer.decode(output)
+
+
+def test_a_folder_is_measured_while_a_download_deletes_parts_of_it(tmp_path):
+    (tmp_path / "kept" / "deep").mkdir(parents=True)
+    (tmp_path / "kept" / "deep" / "weights").write_bytes(bytes(1000))
+    (tmp_path / "link").symlink_to(tmp_path / "kept" / "deep" / "weights")
+    stop = threading.Event()
+
+    def unpack_and_delete():
+        while not stop.is_set():
+            (tmp_path / "pip" / "unpack").mkdir(parents=True)
+            (tmp_path / "pip" / "unpack" / "file").write_bytes(bytes(7))
+            shutil.rmtree(tmp_path / "pip")
+
+    pip = threading.Thread(target=unpack_and_delete)
+    pip.start()
+    try:
+        assert {folder_bytes(tmp_path) for _ in range(2000)} <= {1000, 1007}
+    finally:
+        stop.set()
+        pip.join()
+    assert folder_bytes(tmp_path) == 1000
