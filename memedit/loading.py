@@ -20,7 +20,7 @@ from memory_store import EditMemory
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_ENCODER", "load", "wrap"]
+__all__ = ["DEFAULT_ENCODER", "load", "load_model", "wrap"]
 
 DEFAULT_ENCODER = "all-minilm-l6-v2"
 
@@ -53,6 +53,34 @@ def load(
     Raises:
         ModelNotFoundError: Nothing is known under that name.
     """
+    model, tokenizer = load_model(name_or_path, dtype=dtype, device=device)
+    return wrap(
+        model,
+        tokenizer,
+        memory=memory,
+        encoder=encoder,
+        scope=scope,
+        responder=responder,
+        namespace=namespace,
+    )
+
+
+def load_model(
+    name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device: torch.device | str | None = None
+) -> tuple[Any, Any]:
+    """Load a model and its tokenizer by name, without an edit memory.
+
+    Args:
+        name_or_path: As in :func:`load`.
+        dtype: As in :func:`load`.
+        device: As in :func:`load`.
+
+    Returns:
+        The model, in evaluation mode, and its tokenizer, which pads on the left.
+
+    Raises:
+        ModelNotFoundError: Nothing is known under that name.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = resolve(str(name_or_path))
@@ -63,15 +91,7 @@ def load(
         tokenizer.pad_token = tokenizer.eos_token
     if device is not None:
         model = model.to(device)
-    return wrap(
-        model,
-        tokenizer,
-        memory=memory,
-        encoder=encoder,
-        scope=scope,
-        responder=responder,
-        namespace=namespace,
-    )
+    return model, tokenizer
 
 
 def wrap(

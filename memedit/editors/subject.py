@@ -1,0 +1,133 @@
+"""The model that is edited, with what every method needs beside it.
+
+Knows models, tokenizers and encoders; nothing of edits or methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifiers import SentenceEncoder, TextEncoder, quiet_transformers
+from memedit.loading import DEFAULT_ENCODER, load_model
+from memedit.pulling import resolve
+from memedit.rows import PromptReader
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["RememberingEncoder", "Subject"]
+
+_SAMPLED_VALUES = 4_096
+"""Values of each parameter that its part of the fingerprint reads."""
+
+
+class RememberingEncoder:
+    """A text encoder that encodes no text twice: an evaluation asks the same of many methods.
+
+    Args:
+        encoder: What encodes.
+    """
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self._known: dict[str, NDArray[np.float32]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the encoder behind it."""
+        return self._encoder.fingerprint
+
+    @property
+    def dimension(self) -> int:
+        """That of the encoder behind it."""
+        return self._encoder.dimension
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of texts, ``[texts, dimension]``."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known.update(zip(new, self._encoder.encode(new), strict=True))
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        return np.stack([self._known[text] for text in texts])
+
+
+class Subject:
+    """A base model under evaluation.
+
+    Attributes:
+        name: What it is called in results.
+        model: A decoder-only ``transformers`` model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        encoder: The encoder of the methods that retrieve; it remembers what it encoded.
+        reader: Reads token ids as text, turns and question.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        encoder: What turns texts into vectors.
+        name: What it is called in results.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, encoder: TextEncoder, *, name: str) -> None:
+        self.name = name
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.encoder = RememberingEncoder(encoder)
+        self.reader = PromptReader(tokenizer)
+        self._fingerprint: str | None = None
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        *,
+        encoder: str | Path = DEFAULT_ENCODER,
+        dtype: torch.dtype | str = "auto",
+        device: torch.device | str | None = None,
+    ) -> Subject:
+        """Load a model by name, as `memedit.load` finds it.
+
+        Args:
+            name_or_path: A known model, a folder, or a hub id.
+            encoder: The same for the encoder.
+            dtype: The weights' type.
+            device: Where the model is put; None for the CPU.
+
+        Raises:
+            ModelNotFoundError: Nothing is known under one of the names.
+        """
+        with quiet_transformers():
+            model, tokenizer = load_model(name_or_path, dtype=dtype, device=device)
+        return cls(model, tokenizer, SentenceEncoder(resolve(str(encoder))), name=Path(str(name_or_path)).name)
+
+    @property
+    def chats(self) -> bool:
+        """Whether prompts go through a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the configuration and a sample of every parameter's values, read once, while unedited."""
+        if self._fingerprint is None:
+            self._fingerprint = _fingerprint(self.model)
+        return self._fingerprint
+
+
+def _fingerprint(model: Any) -> str:
+    import torch
+
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    for name, value in model.state_dict().items():
+        flat = value.detach().reshape(-1)
+        step = max(1, flat.numel() // _SAMPLED_VALUES)
+        digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
+        digest.update(flat[::step].to("cpu", torch.float32).numpy().tobytes())
+    return digest.hexdigest()[:16]
