@@ -29,7 +29,7 @@ Measure = Literal[
 """The field's measures; each has kinds, and a figure over all of them."""
 
 Unit = Literal["share", "nats", "bits", "perplexity", "seconds", "bytes", "ratio", "count"]
-"""What a figure's value is counted in; a ``share`` lies between 0 and 1."""
+"""What a figure's value is counted in; a ``share`` lies between 0 and 1, a difference of two between -1 and 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,19 +115,20 @@ class RiskPoint:
         dataset: Name and split.
         method: Name of the method.
         edits: Size of the memory.
-        right: Share of in-scope probes that fired with the right edit.
+        right: Share of in-scope probes that fired with the right edit; None, here and below, where there were no such
+            probes.
         wrong: Share of in-scope probes that fired with another.
         near_misses: Share of near misses that fired falsely.
-        unrelated: Share of unrelated traffic that fired; None where there was none.
+        unrelated: Share of unrelated traffic that fired.
         count: Over how many probes.
     """
 
     dataset: str
     method: str
     edits: int
-    right: float
-    wrong: float
-    near_misses: float
+    right: float | None
+    wrong: float | None
+    near_misses: float | None
     unrelated: float | None
     count: int
 

@@ -96,11 +96,16 @@ class ForcedScore:
         accuracy: Share of the tokens of the first reference answer that are the likeliest at their place.
         before: The unedited model's.
         unchanged: Share of the places where edited and unedited model have the same likeliest token.
+        likeliest: The likeliest token at each place.
     """
 
     accuracy: float
     before: float
     unchanged: float
+    likeliest: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "likeliest", tuple(self.likeliest))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +151,10 @@ class ProbeResult:
         forced: Teacher-forced scores, under that protocol.
         likelihoods: Under the protocol ``probability``.
         verdict: The judge's, where one was asked.
-        seconds: What answering it took, batching divided among its rows; None where the answer was known already.
+        overlap: F1 of the words that answer and reference share (SQuAD's), for references that are whole texts.
+        overlap_before: The same for the unedited model.
+        seconds: What answering it took, its batch's time divided among its rows. Where the answer is the unedited
+            model's because the method left the prompt alone, what that took. None where nothing was generated.
     """
 
     place: int
@@ -168,6 +176,8 @@ class ProbeResult:
     forced: ForcedScore | None = None
     likelihoods: Likelihoods | None = None
     verdict: bool | None = None
+    overlap: float | None = None
+    overlap_before: float | None = None
     seconds: float | None = None
 
     @property
@@ -186,6 +196,8 @@ class EditingCost:
         setup_seconds: What was done once.
         stored_bytes: What they take.
         treat_seconds: What the method spent on a prompt before the model answered, on average (routing).
+        peak_bytes: The most memory that the process held while the cases were asked that were asked together; None
+            where the system does not say.
     """
 
     edits: int
@@ -193,6 +205,7 @@ class EditingCost:
     setup_seconds: float = 0.0
     stored_bytes: int | None = None
     treat_seconds: float = 0.0
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +220,8 @@ class CaseResult:
         probes: What came of each probe.
         cost: What the edits cost.
         topic: What the benchmark sorts it under.
+        fluency: n-gram entropy of a longer text about the edit's subject, in bits; None where none was asked for.
+        fluency_before: The same of the unedited model.
         error: What went wrong, where the case failed; it then has no probes.
     """
 
@@ -217,6 +232,8 @@ class CaseResult:
     probes: tuple[ProbeResult, ...]
     cost: EditingCost | None = None
     topic: str | None = None
+    fluency: float | None = None
+    fluency_before: float | None = None
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
