@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,17 +28,24 @@ __all__ = ["RememberingEncoder", "Subject"]
 _SAMPLED_VALUES = 4_096
 """Values of each parameter that its part of the fingerprint reads."""
 
+_NOT_OF_THE_MODEL = frozenset({"_name_or_path", "architectures", "dtype", "transformers_version"})
+"""Entries of a configuration that tell of its loading; the fingerprint reads the type of each parameter itself."""
+
 
 class RememberingEncoder:
     """A text encoder that encodes no text twice: an evaluation asks the same of many methods.
+
+    Attributes:
+        spared_seconds: What encoding again would have cost, in all; whoever tells a cost adds what was spared to it.
 
     Args:
         encoder: What encodes.
     """
 
     def __init__(self, encoder: TextEncoder) -> None:
+        self.spared_seconds = 0.0
         self._encoder = encoder
-        self._known: dict[str, NDArray[np.float32]] = {}
+        self._known: dict[str, tuple[NDArray[np.float32], float]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -51,12 +59,17 @@ class RememberingEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of texts, ``[texts, dimension]``."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        distinct = list(dict.fromkeys(texts))
+        self.spared_seconds += sum(self._known[text][1] for text in distinct if text in self._known)
+        new = [text for text in distinct if text not in self._known]
         if new:
-            self._known.update(zip(new, self._encoder.encode(new), strict=True))
+            started = time.perf_counter()
+            vectors = self._encoder.encode(new)
+            seconds = (time.perf_counter() - started) / len(new)
+            self._known.update((text, (vector, seconds)) for text, vector in zip(new, vectors, strict=True))
         if not texts:
             return np.zeros((0, self.dimension), dtype=np.float32)
-        return np.stack([self._known[text] for text in texts])
+        return np.stack([self._known[text][0] for text in texts])
 
 
 class Subject:
@@ -115,7 +128,10 @@ class Subject:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the configuration and a sample of every parameter's values, read once, while unedited."""
+        """SHA-256 over the configuration and a sample of every parameter's values, read once, while unedited.
+
+        Where the model was loaded from, and with which version of ``transformers``, leaves it as it is.
+        """
         if self._fingerprint is None:
             self._fingerprint = _fingerprint(self.model)
         return self._fingerprint
@@ -124,7 +140,8 @@ class Subject:
 def _fingerprint(model: Any) -> str:
     import torch
 
-    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    config = {name: value for name, value in model.config.to_dict().items() if name not in _NOT_OF_THE_MODEL}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, value in model.state_dict().items():
         flat = value.detach().reshape(-1)
         step = max(1, flat.numel() // _SAMPLED_VALUES)
