@@ -32,11 +32,14 @@ if TYPE_CHECKING:
         DownloadError,
         InvalidCaseError,
         InvalidPromptError,
+        JudgeError,
         MemeditError,
         ModelNotFoundError,
         OfflineError,
         UnsupportedCallError,
+        WorkerError,
     )
+    from memedit.evaluation.runner import evaluate
     from memedit.explanation import Answer, Explanation
     from memedit.loading import load, wrap
     from memedit.model import EditedModel
@@ -69,6 +72,7 @@ __all__ = [
     "InContextResponder",
     "InvalidCaseError",
     "InvalidPromptError",
+    "JudgeError",
     "MemeditError",
     "ModelNotFoundError",
     "OfflineError",
@@ -76,8 +80,10 @@ __all__ = [
     "Responder",
     "Router",
     "UnsupportedCallError",
+    "WorkerError",
     "conversation_query",
     "default_demonstrations",
+    "evaluate",
     "load",
     "pull",
     "question_query",
@@ -100,11 +106,14 @@ _HOMES = {
         "DownloadError",
         "InvalidCaseError",
         "InvalidPromptError",
+        "JudgeError",
         "MemeditError",
         "ModelNotFoundError",
         "OfflineError",
         "UnsupportedCallError",
+        "WorkerError",
     ),
+    "memedit.evaluation.runner": ("evaluate",),
     "memedit.explanation": ("Answer", "Explanation"),
     "memedit.loading": ("load", "wrap"),
     "memedit.model": ("EditedModel",),

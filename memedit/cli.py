@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from memedit import __version__
-from memedit.commands import asking, chatting, editing, models, reading, transfer, upkeep
+from memedit.commands import asking, chatting, editing, evaluating, methods, models, reading, transfer, upkeep
 from memedit.commands.exits import EXIT_CODES_HELP
 from memedit.commands.group import CommandGroup
 
@@ -54,7 +54,7 @@ def memedit(
         typer.echo(ctx.get_help())
 
 
-_EDITS, _ANSWERS, _UPKEEP = "Edits", "Answers", "Memory and models"
+_EDITS, _ANSWERS, _EVALUATION, _UPKEEP = "Edits", "Answers", "Evaluation", "Memory and models"
 
 app.command("add", rich_help_panel=_EDITS)(editing.add)
 app.command("list", rich_help_panel=_EDITS)(reading.list_edits)
@@ -69,6 +69,8 @@ app.command("export", rich_help_panel=_EDITS)(transfer.export_edits)
 app.command("ask", rich_help_panel=_ANSWERS)(asking.ask)
 app.command("chat", rich_help_panel=_ANSWERS)(chatting.chat)
 app.command("explain", rich_help_panel=_ANSWERS)(asking.explain)
+app.add_typer(evaluating.app, name="eval", rich_help_panel=_EVALUATION)
+app.command("methods", rich_help_panel=_EVALUATION)(methods.methods)
 app.command("verify", rich_help_panel=_UPKEEP)(upkeep.verify)
 app.command("reindex", rich_help_panel=_UPKEEP)(upkeep.reindex)
 app.command("stats", rich_help_panel=_UPKEEP)(reading.stats)

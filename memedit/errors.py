@@ -11,7 +11,9 @@
     ├── InvalidPromptError     an input in which no question can be found, or that cannot be routed
     ├── ConfigError            a configuration file or value that is wrong
     ├── DataFileError          a file of edits or records that cannot be read (names file, line, field)
-    └── InvalidCaseError       a test case that says nothing, or contradicts itself (names the field)
+    ├── InvalidCaseError       a test case that says nothing, or contradicts itself (names the field)
+    ├── JudgeError             a judging model that cannot be asked, or answers with nonsense (names the endpoint)
+    └── WorkerError            worker processes that cannot be set up
 
 ``memory_store`` and ``classifiers`` have trees of their own; only the command line and the server translate any of
 them for a person.
@@ -26,10 +28,12 @@ __all__ = [
     "DownloadError",
     "InvalidCaseError",
     "InvalidPromptError",
+    "JudgeError",
     "MemeditError",
     "ModelNotFoundError",
     "OfflineError",
     "UnsupportedCallError",
+    "WorkerError",
 ]
 
 
@@ -71,3 +75,11 @@ class DataFileError(MemeditError, ValueError):
 
 class InvalidCaseError(MemeditError, ValueError):
     """A test case or a part of one that is wrong; the message names the field."""
+
+
+class JudgeError(MemeditError, OSError):
+    """A judging model that cannot be asked; the message names the endpoint, what it answered and what to do."""
+
+
+class WorkerError(MemeditError, RuntimeError):
+    """No worker could be set up: what sets one up failed, or the processes died while it ran."""

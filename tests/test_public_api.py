@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("classifiers", "memedit", "memedit.evaluation", "memory_store")
+PACKAGES = ("classifiers", "memedit", "memedit.editors", "memedit.evaluation", "memory_store")
 HEAVY = ("torch", "transformers", "faiss", "sentence_transformers", "huggingface_hub", "scipy", "sklearn")
 UNUSED_AT_IMPORT = {
     "classifiers": (*HEAVY, "sqlalchemy"),
     "memedit": (*HEAVY, "sqlalchemy", "numpy", "typer", "rich"),
+    "memedit.editors": HEAVY,
     "memedit.evaluation": HEAVY,
     "memory_store": HEAVY,
 }

@@ -1,0 +1,539 @@
+"""Asks: makes the edits of a group, puts every probe of its cases to the edited model, and scores what comes back.
+
+One worker holds one model and works through tasks, in this process or another. Between the tasks of one group the edits
+stay in place. The order of things in a task keeps the gold answer away from whoever answers: prompts become token ids,
+the method treats the ids, the model generates, and only then are answers and references brought together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from memedit.editors.editor import EditCost, Editor, RoutedEditor, TokenIds, Treatment
+from memedit.editors.subject import Subject
+from memedit.errors import ConfigError
+from memedit.evaluation.ability import Ability, AbilityBench
+from memedit.evaluation.answering import Answer, Answerer, Row
+from memedit.evaluation.cases import EvalCase, Probe, ProbePrompt
+from memedit.evaluation.fluency import ngram_entropy
+from memedit.evaluation.peak_memory import PeakMemory
+from memedit.evaluation.plan import Group, PlacedCase
+from memedit.evaluation.rendering import answer_ids, bare_ids, prompt_ids
+from memedit.evaluation.results import (
+    CaseResult,
+    Cell,
+    EditingCost,
+    ForcedScore,
+    Likelihoods,
+    ProbeResult,
+)
+from memedit.evaluation.scoring import folded, is_said, overlap, read, routed, says_old
+from memory_store import Edit
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["GENERATING", "AbilityTask", "EvalWorker", "Options", "Part", "Task"]
+
+GENERATING = frozenset({"free", "oracle-router", "no-router"})
+"""The protocols under which answers are generated."""
+
+FLUENCY_TOKENS = 100
+"""How long a text fluency is measured on may become (Meng et al. 2022, section 5.1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What holds for all cells of a run.
+
+    Attributes:
+        max_new_tokens: The most tokens of an answer, the same for every prompt.
+        batch_tokens: The most tokens of a batch.
+        kl: Whether next-token distributions are compared out of scope.
+        fluency: Whether a longer text is generated about each edit's subject.
+    """
+
+    max_new_tokens: int = 32
+    batch_tokens: int = 4_096
+    kl: bool = True
+    fluency: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some cases of a group.
+
+    Attributes:
+        group: The group.
+        wanted: Ids of the cases that are asked now.
+    """
+
+    group: Group
+    wanted: frozenset[str]
+
+    def placed(self) -> list[PlacedCase]:
+        """The cases that are asked now."""
+        return [one for one in self.group.cases if one.case.id in self.wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Cases of one cell that are asked together.
+
+    Attributes:
+        cell: The cell.
+        parts: The cases, by group.
+        unedited: What came of each case with the unedited model, under the protocol's own way of asking; empty for the
+            unedited model itself.
+    """
+
+    cell: Cell
+    parts: tuple[Part, ...]
+    unedited: Mapping[str, CaseResult]
+
+
+@dataclass(frozen=True, slots=True)
+class AbilityTask:
+    """A cell whose general ability is measured.
+
+    Attributes:
+        cell: The cell.
+        group: The group whose edits are in place.
+    """
+
+    cell: Cell
+    group: Group
+
+
+@dataclass(slots=True)
+class _Editing:
+    """The edits in place."""
+
+    key: tuple[Cell, int]
+    editor: Editor
+    cost: EditCost
+    next_before: dict[tuple[int, ...], torch.Tensor]
+    """The unedited model's next-token log-probabilities, where the method changes weights."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One probe on its way."""
+
+    case: PlacedCase
+    place: int
+    probe: Probe
+    ids: tuple[int, ...]
+    treatment: Treatment
+    answer: Answer | None = None
+    kl: float | None = None
+    forced: ForcedScore | None = None
+    likelihoods: Likelihoods | None = None
+
+
+class EvalWorker:
+    """Works through tasks with one model.
+
+    Args:
+        subject: The model.
+        create_editor: Attaches a method to the model, by name.
+        options: What holds for all tasks.
+        bench: What measures general ability, made while nothing was edited; needed for tasks that ask for it.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        create_editor: Callable[[str, Subject], Editor],
+        options: Options,
+        *,
+        bench: AbilityBench | None = None,
+    ) -> None:
+        self.subject = subject
+        self.options = options
+        self._bench = bench
+        self._create = create_editor
+        self._editors: dict[str, Editor] = {}
+        self._editing: _Editing | None = None
+        self._answerer = Answerer(subject, max_new_tokens=options.max_new_tokens, batch_tokens=options.batch_tokens)
+        subject.encoder.encode(["ready"])  # loads it now, so that no edit's cost includes it
+
+    def __call__(self, task: Task | AbilityTask) -> list[CaseResult] | Ability:
+        """Ask the cases of a task, or measure general ability.
+
+        Returns:
+            One result a case, in the task's order. A case that fails is a result that says why.
+
+        Raises:
+            ConfigError: General ability is asked for without the means.
+        """
+        if isinstance(task, AbilityTask):
+            if self._bench is None:
+                raise ConfigError("general ability was not asked for when the worker was made")
+            return self._bench.measure(self._edited(task.cell, task.group).editor)
+        results: list[CaseResult] = []
+        for part in task.parts:
+            results.extend(self._part(task, part))
+        return results
+
+    def close(self) -> None:
+        """Take back the edits in place."""
+        if self._editing is not None:
+            self._editing.editor.undo()
+            self._editing = None
+
+    # -- editing ---------------------------------------------------------------------------------------------------
+
+    def _edited(self, cell: Cell, group: Group) -> _Editing:
+        """The method with the edits of a group in place, those of any other group taken back."""
+        key = (cell, group.id)
+        if self._editing is not None and self._editing.key == key:
+            return self._editing
+        self.close()
+        if cell.method not in self._editors:
+            self._editors[cell.method] = self._create(cell.method, self.subject)
+        editor = self._editors[cell.method]
+        before: dict[tuple[int, ...], torch.Tensor] = {}
+        if editor.info.changes == "weights" and self.options.kl and cell.protocol in GENERATING:
+            rows = [Row(ids) for ids in self._out_of_scope(group)]
+            before = dict(zip((row.ids for row in rows), self._answerer.next_log_probabilities(rows), strict=True))
+        cost = _made(editor, group.edits, one_by_one=cell.sequential or not editor.info.batch)
+        self._editing = _Editing(key, editor, cost, before)
+        return self._editing
+
+    def _out_of_scope(self, group: Group) -> list[tuple[int, ...]]:
+        prompts = [probe.prompt for placed in group.cases for probe in placed.case.probes if not probe.in_scope]
+        return list(dict.fromkeys(prompt_ids(self.subject, prompt) for prompt in prompts))
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def _part(self, task: Task, part: Part) -> list[CaseResult]:
+        memory = PeakMemory()
+        try:
+            editing = self._edited(task.cell, part.group)
+        except Exception as error:  # noqa: BLE001 - whatever a method raises is that case's result, told in it
+            self._editing = None
+            return [_failed(placed, len(part.group.edits), error) for placed in part.placed()]
+        asked: list[_Asked] = []
+        failed: dict[str, Exception] = {}
+        for placed in part.placed():
+            if task.cell.edits and placed.case.id not in task.unedited:
+                failed[placed.case.id] = ConfigError("the unedited model could not be asked this case")
+                continue
+            try:
+                asked.extend(self._treated(task.cell, editing.editor, placed))
+            except Exception as error:  # noqa: BLE001 - as above
+                failed[placed.case.id] = error
+        work = self._generated if task.cell.protocol in GENERATING else self._rated
+        failed |= self._worked(asked, lambda some: work(task, editing, some))
+        asks = part.group.askers()
+        results = []
+        for placed in part.placed():
+            if placed.case.id in failed:
+                results.append(_failed(placed, len(part.group.edits), failed[placed.case.id]))
+                continue
+            mine = [one for one in asked if one.case.case.id == placed.case.id]
+            cost = EditingCost(
+                edits=editing.cost.edits,
+                seconds=editing.cost.seconds,
+                setup_seconds=editing.cost.setup_seconds,
+                stored_bytes=editing.cost.stored_bytes,
+                treat_seconds=sum(one.treatment.cost for one in mine) / max(1, len(mine)),
+                peak_bytes=memory.peak(),
+            )
+            results.append(self._result(task, part.group, placed, mine, cost, asks))
+        return results
+
+    def _treated(self, cell: Cell, editor: Editor, placed: PlacedCase) -> list[_Asked]:
+        """The probes of a case as the method treats them, having seen their token ids alone."""
+        case = placed.case
+        chosen = [(place, probe) for place, probe in enumerate(case.probes) if _is_asked(cell.protocol, case, probe)]
+        if cell.protocol in GENERATING:
+            prompts = [prompt_ids(self.subject, probe.prompt) for _, probe in chosen]
+        else:
+            prompts = [bare_ids(self.subject, probe.prompt) for _, probe in chosen]
+        treat = _treating(cell, editor, case, [probe for _, probe in chosen])
+        treatments = treat(prompts) if prompts else []
+        return [
+            _Asked(placed, place, probe, ids, treatment)
+            for (place, probe), ids, treatment in zip(chosen, prompts, treatments, strict=True)
+        ]
+
+    def _worked(self, asked: Sequence[_Asked], work: Callable[[Sequence[_Asked]], None]) -> dict[str, Exception]:
+        """Work on all cases together; where that fails, on each alone, so that only the culprit fails."""
+        try:
+            work(asked)
+        except Exception as error:  # noqa: BLE001 - as above
+            cases = list(dict.fromkeys(one.case.case.id for one in asked))
+            if len(cases) == 1:
+                return {cases[0]: error}
+            failed: dict[str, Exception] = {}
+            for case in cases:
+                failed |= self._worked([one for one in asked if one.case.case.id == case], work)
+            return failed
+        return {}
+
+    def _generated(self, task: Task, editing: _Editing, asked: Sequence[_Asked]) -> None:
+        """Generate where the method changes anything, and take the unedited model's answer where it does not."""
+        weights = editing.editor.info.changes == "weights"
+        changed = []
+        for one in asked:
+            before = _before(task, one)
+            if before is None or before.answer is None or weights or one.treatment.context is not None:
+                changed.append(one)
+            else:
+                one.answer = Answer(before.answer, 0, before.cut, before.seconds or 0.0)
+                one.kl = 0.0
+        rows = [Row(one.ids, one.treatment.context, one.treatment.model) for one in changed]
+        for one, answer in zip(changed, self._answerer.answer(rows, remember=not weights), strict=True):
+            one.answer = answer
+        if self.options.kl and task.unedited:
+            self._diverged(editing, [one for one in changed if not one.probe.in_scope], weights=weights)
+
+    def _diverged(self, editing: _Editing, asked: Sequence[_Asked], *, weights: bool) -> None:
+        rows = [Row(one.ids, one.treatment.context, one.treatment.model) for one in asked]
+        if weights:
+            before = [editing.next_before[one.ids] for one in asked]
+        else:
+            before = self._answerer.next_log_probabilities([Row(one.ids) for one in asked])
+        for one, value in zip(asked, self._answerer.divergences(rows, before), strict=True):
+            one.kl = value
+
+    def _rated(self, task: Task, editing: _Editing, asked: Sequence[_Asked]) -> None:
+        """Rate reference answers behind the bare prompt: the legacy protocols."""
+        del editing
+        told = [(one, text) for one in asked for text in _rated_answers(task.cell, one)]
+        rows = [Row(one.ids, one.treatment.context, one.treatment.model) for one, _ in told]
+        behind = [answer_ids(self.subject, text) for _, text in told]
+        ratings = iter(self._answerer.rate(rows, behind) if rows else ())
+        tokens = iter(behind)
+        for one in asked:
+            before = _before(task, one)
+            if task.cell.protocol == "teacher-forced":
+                rating, wanted = next(ratings), next(tokens)
+                accuracy = _share(a == b for a, b in zip(rating.likeliest, wanted, strict=True))
+                earlier = before.forced if before is not None else None
+                one.forced = ForcedScore(
+                    accuracy=accuracy,
+                    before=earlier.accuracy if earlier is not None else accuracy,
+                    unchanged=1.0
+                    if earlier is None
+                    else _share(a == b for a, b in zip(rating.likeliest, earlier.likeliest, strict=True)),
+                    likeliest=rating.likeliest,
+                )
+            else:
+                new, old = next(ratings).mean, next(ratings).mean
+                known = before.likelihoods if before is not None else None
+                one.likelihoods = Likelihoods(
+                    new=new,
+                    old=old,
+                    new_before=known.new if known is not None else new,
+                    old_before=known.old if known is not None else old,
+                )
+
+    # -- scoring ---------------------------------------------------------------------------------------------------
+
+    def _result(
+        self,
+        task: Task,
+        group: Group,
+        placed: PlacedCase,
+        asked: Sequence[_Asked],
+        cost: EditingCost,
+        asks: dict[str, set[tuple[str, str]]],
+    ) -> CaseResult:
+        base = task.unedited.get(placed.case.id)
+        probes = tuple(self._scored(task, one, asks) for one in asked)
+        if base is None:
+            probes = self._with_conditions(task.cell, placed.case, probes)
+        fluency = self._fluency(task, placed.case)
+        return CaseResult(
+            case=placed.case.id,
+            position=placed.position,
+            made=len(group.edits),
+            testable=base.testable if base is not None else _is_testable(task.cell, probes),
+            probes=probes,
+            cost=cost,
+            topic=placed.case.topic,
+            fluency=fluency,
+            fluency_before=base.fluency if base is not None else fluency,
+        )
+
+    def _scored(self, task: Task, one: _Asked, asks: dict[str, set[tuple[str, str]]]) -> ProbeResult:
+        probe, reference = one.probe, one.probe.reference
+        before = _before(task, one)
+        result = ProbeResult(
+            place=one.place,
+            kind=probe.kind,
+            base_kind=probe.base_kind,
+            in_scope=probe.in_scope,
+            group=probe.group.id if probe.group is not None else None,
+            group_rule=probe.group.rule if probe.group is not None else None,
+            left_out=_left_out(task.cell, probe, before, asks),
+            kl=one.kl,
+            forced=one.forced,
+            likelihoods=one.likelihoods,
+        )
+        if one.treatment.decision is not None:
+            gold = _gold(one.case.case, probe) if probe.in_scope else ()
+            result = replace(result, routed=routed(one.treatment.decision, probe, gold=gold, asked=asks))
+        if one.answer is None:
+            return result
+        text = one.answer.text
+        said_before = before.answer if before is not None and before.answer is not None else text
+        return replace(
+            result,
+            answer=text,
+            before=said_before,
+            match=read(text, probe.prompt, reference),
+            match_before=read(said_before, probe.prompt, reference),
+            old_said=says_old(text, probe.prompt, reference),
+            old_said_before=says_old(said_before, probe.prompt, reference),
+            overlap=overlap(text, reference),
+            overlap_before=overlap(said_before, reference),
+            cut=one.answer.cut,
+            seconds=one.answer.seconds,
+        )
+
+    def _with_conditions(self, cell: Cell, case: EvalCase, probes: tuple[ProbeResult, ...]) -> tuple[ProbeResult, ...]:
+        """Leaves out the probes whose conditions the unedited model does not meet."""
+        if cell.protocol not in GENERATING:
+            return probes
+        conditions = [(result.place, one) for result in probes for one in case.probes[result.place].conditions]
+        rows = [Row(prompt_ids(self.subject, one.prompt)) for _, one in conditions]
+        answers = self._answerer.answer(rows, remember=True) if rows else []
+        unmet = {
+            place
+            for (place, one), answer in zip(conditions, answers, strict=True)
+            if not is_said(read(answer.text, one.prompt, one.reference))
+        }
+        return tuple(
+            replace(result, left_out="condition not met") if result.place in unmet else result for result in probes
+        )
+
+    def _fluency(self, task: Task, case: EvalCase) -> float | None:
+        """The entropy of a text about the subject of the case's first edit, in bits."""
+        subject = case.edits[0].subject if case.edits else None
+        if not self.options.fluency or subject is None or task.cell.protocol != "free":
+            return None
+        prompt = ProbePrompt(text=f"Tell me about {subject}." if self.subject.chats else f"{subject} is")
+        ids = prompt_ids(self.subject, prompt)
+        treatment = Treatment()
+        weights = False
+        if self._editing is not None:
+            editor = self._editing.editor
+            weights = editor.info.changes == "weights"
+            (treatment,) = _treating(task.cell, editor, case, [])([ids])
+        row = Row(ids, treatment.context, treatment.model)
+        (answer,) = self._answerer.answer([row], max_new_tokens=FLUENCY_TOKENS, remember=not weights)
+        return ngram_entropy(answer.text)
+
+
+def _made(editor: Editor, edits: Sequence[Edit], *, one_by_one: bool) -> EditCost:
+    """Make edits, together or one after the other, and say what all of them cost."""
+    if not edits:
+        return EditCost(edits=0, seconds=0.0)
+    costs = [editor.edit([edit]) for edit in edits] if one_by_one else [editor.edit(edits)]
+    stored = [cost.stored_bytes for cost in costs]
+    return EditCost(
+        edits=sum(cost.edits for cost in costs),
+        seconds=sum(cost.seconds for cost in costs),
+        setup_seconds=sum(cost.setup_seconds for cost in costs),
+        stored_bytes=None if None in stored else sum(one for one in stored if one is not None),
+    )
+
+
+def _treating(
+    cell: Cell, editor: Editor, case: EvalCase, probes: Sequence[Probe]
+) -> Callable[[Sequence[TokenIds]], list[Treatment]]:
+    """How a method is to treat prompts in a cell: by itself unless the protocol, or the method, says it is told."""
+    if cell.protocol not in ("oracle-router", "no-router") and not editor.info.oracle:
+        return editor.treat
+    if not isinstance(editor, RoutedEditor):
+        raise ConfigError(f"{editor.info.name} routes nothing, so the protocol {cell.protocol} does not apply to it")
+    routing: RoutedEditor = editor
+    if cell.protocol == "no-router":
+        return routing.treat_unscoped
+    if editor.info.oracle:  # as the published evaluations do it: the case's edit, whatever is asked
+        first = case.edits[0] if case.edits else None
+
+        def told(prompts: Sequence[TokenIds]) -> list[Treatment]:
+            golds = [_gold(case, probe)[:1] for probe in probes] or [()] * len(prompts)
+            return routing.treat_told(prompts, [gold[0] if gold else first for gold in golds])
+
+        return told
+    return lambda prompts: routing.treat_told(
+        prompts, [next(iter(_gold(case, probe)), None) if probe.in_scope else None for probe in probes]
+    )
+
+
+def _gold(case: EvalCase, probe: Probe) -> tuple[Edit, ...]:
+    """The edits that govern a probe of a case: its own, or any of the case's where it belongs to several."""
+    return case.edits if probe.of_edit is None else (case.edits[probe.of_edit],)
+
+
+def _is_asked(protocol: str, case: EvalCase, probe: Probe) -> bool:
+    """Whether a protocol has anything to ask of a probe."""
+    if protocol in GENERATING:
+        return True
+    if protocol == "teacher-forced":
+        return bool(probe.reference.answers) and probe.reference.form != "replies"
+    known = bool(probe.reference.old_answers) if probe.in_scope else bool(case.edits)
+    return bool(probe.reference.answers) and known and probe.reference.form == "short"
+
+
+def _rated_answers(cell: Cell, one: _Asked) -> tuple[str, ...]:
+    """The answers that a legacy protocol puts behind a prompt: the first reference, or the new and the old one."""
+    reference = one.probe.reference
+    if cell.protocol == "teacher-forced":
+        return (reference.answers[0],)
+    if one.probe.in_scope:
+        return (reference.answers[0], reference.old_answers[0])
+    return (_gold(one.case.case, one.probe)[0].target, reference.answers[0])
+
+
+def _before(task: Task, one: _Asked) -> ProbeResult | None:
+    """What came of the same probe with the unedited model."""
+    base = task.unedited.get(one.case.case.id)
+    if base is None:
+        return None
+    return next((result for result in base.probes if result.place == one.place), None)
+
+
+def _left_out(
+    cell: Cell, probe: Probe, before: ProbeResult | None, asks: dict[str, set[tuple[str, str]]]
+) -> str | None:
+    if before is not None and before.left_out is not None:
+        return before.left_out
+    if probe.reference.form == "replies" and cell.protocol in GENERATING:
+        return "replies are rated, not matched"
+    if not probe.in_scope and cell.edits and folded(probe.prompt.text) in asks:
+        return "asks for another edit"
+    return None
+
+
+def _is_testable(cell: Cell, probes: Sequence[ProbeResult]) -> bool:
+    """Whether the unedited model lacks the new answer to some edit prompt of the case; taken as given where none is."""
+    edits = [result for result in probes if result.kind == "edit" and result.match is not None]
+    if cell.protocol not in GENERATING or not edits:
+        return True
+    return not all(is_said(result.match) for result in edits)
+
+
+def _failed(placed: PlacedCase, made: int, error: Exception) -> CaseResult:
+    return CaseResult(
+        case=placed.case.id,
+        position=placed.position,
+        made=made,
+        testable=True,
+        probes=(),
+        topic=placed.case.topic,
+        error=f"{type(error).__name__}: {error}",
+    )
+
+
+def _share(hits: Iterable[bool]) -> float:
+    every = list(hits)
+    return sum(every) / len(every)
