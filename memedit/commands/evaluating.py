@@ -270,7 +270,7 @@ def _show(output: Output, report: EvalReport) -> None:
         *tables.routing(report),
         *tables.coverage(report),
     ):
-        output.show(table)
+        _show_table(output, table)
 
 
 def _show_comparison(output: Output, comparison: Comparison) -> None:
@@ -293,9 +293,12 @@ def _show_comparison(output: Output, comparison: Comparison) -> None:
 
 def _show_table(output: Output, table: Table) -> None:
     """A table as wide as the terminal, or with room for everything where it goes into a file."""
+    from rich.console import Console
+
     from memedit.evaluation.report.tables import FILE_WIDTH
 
-    output.out.print(table, width=None if output.for_person else FILE_WIDTH, crop=output.for_person)
+    console = output.out if output.for_person else Console(width=FILE_WIDTH, height=1, highlight=False)
+    console.print(table)
 
 
 def _existing(run: Path) -> Path:
