@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from memedit import __version__
-from memedit.commands import asking, chatting, editing, evaluating, methods, models, reading, transfer, upkeep
+from memedit.commands import asking, chatting, editing, evaluating, methods, models, reading, scoring, transfer, upkeep
 from memedit.commands.exits import EXIT_CODES_HELP
 from memedit.commands.group import CommandGroup
 
@@ -71,6 +71,12 @@ app.command("chat", rich_help_panel=_ANSWERS)(chatting.chat)
 app.command("explain", rich_help_panel=_ANSWERS)(asking.explain)
 app.add_typer(evaluating.app, name="eval", rich_help_panel=_EVALUATION)
 app.command("methods", rich_help_panel=_EVALUATION)(methods.methods)
+app.command(
+    "lm-eval",
+    rich_help_panel=_EVALUATION,
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)(scoring.lm_eval)
 app.command("verify", rich_help_panel=_UPKEEP)(upkeep.verify)
 app.command("reindex", rich_help_panel=_UPKEEP)(upkeep.reindex)
 app.command("stats", rich_help_panel=_UPKEEP)(reading.stats)

@@ -171,7 +171,7 @@ def test_another_model_answers_the_rows_that_name_it(subject: Subject) -> None:
 
 def test_a_models_own_generation_settings_make_no_answer_depend_on_its_batch(subject: Subject) -> None:
     config = subject.model.generation_config
-    config.repetition_penalty, config.no_repeat_ngram_size = 3.0, 2
+    config.repetition_penalty, config.no_repeat_ngram_size = 3.0, 1
     config.do_sample, config.temperature, config.top_k, config.top_p, config.num_beams = True, 0.7, 20, 0.8, 3
     assert told(Answerer(subject, max_new_tokens=LIMIT).answer(ROWS)) == expected_of()
     assert config.repetition_penalty == 3.0

@@ -97,6 +97,20 @@ def evaluate(
             rich_help_panel=_HOW,
         ),
     ] = "free",
+    contexts: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Ask each edit behind a context as well: passage, turns, document; separated by commas.",
+            rich_help_panel=_HOW,
+        ),
+    ] = "",
+    document_words: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Words of a document.", rich_help_panel=_HOW)
+    ] = 300,
+    conflicts: Annotated[
+        bool, typer.Option("--conflicts", help="Ask which of two contradicting edits wins.", rich_help_panel=_HOW)
+    ] = False,
     sequential: Annotated[
         bool, typer.Option("--sequential", help="Make edits one after the other.", rich_help_panel=_HOW)
     ] = False,
@@ -192,6 +206,9 @@ def evaluate(
             distractors=distractors,
             traffic=traffic,
             traffic_limit=traffic_limit,
+            contexts=_names(contexts),
+            document_words=document_words,
+            conflicts=conflicts,
             sequential=sequential,
             max_new_tokens=max_new_tokens,
             batch_tokens=batch_tokens,

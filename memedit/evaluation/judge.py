@@ -35,7 +35,7 @@ from memedit.errors import ConfigError, InvalidCaseError, JudgeError
 if TYPE_CHECKING:
     from httpx2 import Client, Response
 
-__all__ = ["PROMPT_VERSION", "Judge", "JudgeCounts", "Judgement", "judge_messages", "read_verdict"]
+__all__ = ["PROMPT_VERSION", "Judge", "JudgeCounts", "Judgement", "read_verdict"]
 
 PROMPT_VERSION = 1
 """Changes with every change of the wording; verdicts on another wording are not used."""
@@ -283,7 +283,7 @@ class Judge:
         """The judge's reply to one question; None where all was stopped. It stops all itself when it gives up."""
         request = {
             "model": self.model,
-            "messages": judge_messages(question, mark=mark),
+            "messages": _messages(question, mark=mark),
             "temperature": 0,
             "max_tokens": _MAX_TOKENS,
         }
@@ -365,16 +365,8 @@ class Judge:
         return shorten(said, _KEPT_OF_AN_ERROR, placeholder=" ...") or "nothing"
 
 
-def judge_messages(question: Judgement, *, mark: str) -> list[dict[str, str]]:
-    """The messages that put a question to the judge.
-
-    Args:
-        question: What is judged.
-        mark: A word that the question, the answer and the references cannot contain, such as a digest of all of them.
-
-    Returns:
-        Messages of the chat completions API.
-    """
+def _messages(question: Judgement, *, mark: str) -> list[dict[str, str]]:
+    """The messages that put a question to the judge, between marks that neither it nor the answer can contain."""
     accepted = ", ".join(map(_quoted, question.references))
     data = (
         f'{{"question": {_quoted(question.question)}, "accepted": [{accepted}], "answer": {_quoted(question.answer)}}}'

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from memedit.errors import ConfigError
 from memedit.evaluation.ability import Ability, AbilityBench
 from memedit.evaluation.ability_data import AbilityData
 from memedit.evaluation.cases import EvalCase
-from memedit.evaluation.datasets.registry import DataFile, Dataset, load_cases
+from memedit.evaluation.datasets.registry import DATA_VARIABLE, DataFile, Dataset, load_cases
 from memedit.evaluation.executors import Executor, InProcess, Processes, RayCluster, TaskError
 from memedit.evaluation.figures import CellSummary, EvalReport
 from memedit.evaluation.plan import Group, PlacedCase, chosen_cases, groups_of
@@ -37,6 +38,7 @@ from memedit.evaluation.results import CaseResult, Cell
 from memedit.evaluation.results import Protocol as ProtocolName
 from memedit.evaluation.runfolder import RunFolder
 from memedit.evaluation.settings import RunSettings
+from memedit.evaluation.variants import Paragraphs, with_conflicts, with_contexts
 from memedit.evaluation.worker import GENERATING, AbilityTask, EvalWorker, Options, Part, Task
 
 if TYPE_CHECKING:
@@ -167,17 +169,31 @@ def republish(path: Path, *, data: str | Path | None = None) -> EvalReport:
         texts: dict[tuple[str, str], EvalCase] = {}
         if data is not None:
             settings = RunSettings.from_json(report.config)
-            names = [*settings.data, *([settings.traffic] if settings.traffic else [])]
-            for name in names:
-                cases = load_cases(name, data=data, skip_bad=settings.skip_bad).cases
-                texts |= {(dataset, case.id): case for case in cases for dataset in _shown_under(name, settings)}
+            traffic = _traffic(load_cases(settings.traffic, data=data), settings) if settings.traffic else []
+            for name in settings.data:
+                read = load_cases(name, data=data, skip_bad=settings.skip_bad)
+                texts |= {(name, case.id): case for case in [*_asked_of(read, settings, str(data)), *traffic]}
         folder.publish(report, render_page(report, results, texts))
     return report
 
 
-def _shown_under(name: str, settings: RunSettings) -> Sequence[str]:
-    """The datasets under whose name the cases of a dataset appear: traffic is asked beside each of the others."""
-    return settings.data if name == settings.traffic else (name,)
+def _asked_of(dataset: Dataset, settings: RunSettings, data: str | None) -> list[EvalCase]:
+    """The cases of a dataset that are asked, with the further probes that the settings ask for."""
+    cases = chosen_cases(dataset.cases, settings.limit, seed=settings.sample_seed)
+    if settings.conflicts:
+        cases = with_conflicts(cases)
+    if settings.contexts:
+        paragraphs = Paragraphs.load(data if data is not None else os.environ.get(DATA_VARIABLE))
+        seed, words = settings.sample_seed, settings.document_words
+        cases = with_contexts(cases, settings.contexts, paragraphs, document_words=words, seed=seed)
+    return cases
+
+
+def _traffic(dataset: Dataset, settings: RunSettings) -> list[EvalCase]:
+    """The questions that no edit concerns."""
+    if any(case.edits for case in dataset.cases):
+        raise ConfigError(f"'{dataset.name}' is no traffic: its cases have edits.")
+    return chosen_cases(dataset.cases, settings.traffic_limit, seed=settings.sample_seed)
 
 
 @dataclass(slots=True)
@@ -213,6 +229,7 @@ class _Run:
         self.device = device
         self.judge = judge
         self.progress: Progress = progress if progress is not None else _silent
+        self.texts: dict[tuple[str, str], EvalCase] = {}
 
     def run(self, model: str | Path | Subject, listed: Sequence[str | Dataset]) -> EvalReport:
         """Do it; see `evaluate`."""
@@ -255,13 +272,7 @@ class _Run:
             },
         )
         report, results = report_of(self.folder)
-        texts = {
-            (name, case.id): case
-            for one in [*datasets, *others]
-            for case in one.cases
-            for name in _shown_under(one.name, settings)
-        }
-        self.folder.publish(report, render_page(report, results, texts))
+        self.folder.publish(report, render_page(report, results, self.texts))
         return report
 
     def _info(self, name: str) -> MethodInfo:
@@ -284,17 +295,14 @@ class _Run:
         settings = self.settings
         named = {one.name: one for one in others}
         distractors = named[settings.distractors].cases if settings.distractors else ()
-        traffic: list[EvalCase] = []
-        if settings.traffic:
-            traffic = chosen_cases(named[settings.traffic].cases, settings.traffic_limit, seed=settings.sample_seed)
-            if any(case.edits for case in traffic):
-                raise ConfigError(f"'{settings.traffic}' is no traffic: its cases have edits.")
+        traffic = _traffic(named[settings.traffic], settings) if settings.traffic else []
         first, then, skipped = [], [], []
         for dataset in datasets:
-            asked = chosen_cases(dataset.cases, settings.limit, seed=settings.sample_seed)
+            asked = _asked_of(dataset, settings, self.data)
             ids = {case.id for case in asked}
             spare = [*(case for case in dataset.cases if case.id not in ids), *distractors]
             everything = [*asked, *traffic]
+            self.texts |= {(dataset.name, case.id): case for case in everything}
             for protocol in dict.fromkeys(_asking(one) for one in settings.protocols):
                 whole = Group(0, (), tuple(PlacedCase(case, 0) for case in everything))
                 first.append(_Job(Cell(dataset=dataset.name, method="base", protocol=protocol, edits=0), [whole]))

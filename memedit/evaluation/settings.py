@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from memedit.errors import ConfigError
 from memedit.evaluation.results import Protocol
+from memedit.evaluation.variants import CONTEXTS, Context
 
 __all__ = ["COMPARABLE", "RunSettings", "differing"]
 
@@ -30,6 +31,9 @@ class RunSettings:
         distractors: A dataset whose edits fill the memory up, after those of the dataset's own other cases.
         traffic: A dataset of questions that no edit concerns, asked beside the cases.
         traffic_limit: How many of them.
+        contexts: What each edit's probe is asked behind as well: ``passage``, ``turns``, ``document``.
+        document_words: How many words a document has at least.
+        conflicts: Ask also which of two contradicting edits wins.
         max_new_tokens: The most tokens of an answer, the same for every prompt.
         batch_tokens: The most tokens of a batch, padding included.
         kl: Compare next-token distributions out of scope.
@@ -51,6 +55,9 @@ class RunSettings:
     distractors: str | None = None
     traffic: str | None = None
     traffic_limit: int = 100
+    contexts: tuple[Context, ...] = ()
+    document_words: int = 300
+    conflicts: bool = False
     max_new_tokens: int = 32
     batch_tokens: int = 4_096
     kl: bool = True
@@ -81,7 +88,11 @@ class RunSettings:
                 raise ConfigError(f"{name} must be true or false, not {getattr(self, name)!r}.")
         if not isinstance(self.sample_seed, int) or isinstance(self.sample_seed, bool):
             raise ConfigError(f"sample_seed must be a whole number, not {self.sample_seed!r}.")
-        for name in ("seeds", "max_new_tokens", "batch_tokens"):
+        object.__setattr__(self, "contexts", tuple(dict.fromkeys(self.contexts)))
+        for context in self.contexts:
+            if context not in CONTEXTS:
+                raise ConfigError(f"contexts are {', '.join(CONTEXTS)}, not {context!r}.")
+        for name in ("seeds", "document_words", "max_new_tokens", "batch_tokens"):
             _check_count(name, getattr(self, name), least=1)
         _check_count("traffic_limit", self.traffic_limit, least=0)
         for count in self.edits:
@@ -91,7 +102,7 @@ class RunSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as a JSON object."""
-        return asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, mapping: Mapping[str, Any]) -> RunSettings:
@@ -121,14 +132,28 @@ class RunSettings:
             if one.name in ("model", "methods", "data", "edits", "protocols") or value == one.default:
                 continue
             flag = one.name.replace("_", "-")
-            if isinstance(value, bool):
+            if one.name == "contexts":
+                words += ["--contexts", ",".join(value)]
+            elif isinstance(value, bool):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
             else:
                 words += [f"--{flag}", str(value)]
         return words
 
 
-COMPARABLE = ("model", "encoder", "limit", "sample_seed", "max_new_tokens", "traffic", "traffic_limit", "distractors")
+COMPARABLE = (
+    "model",
+    "encoder",
+    "limit",
+    "sample_seed",
+    "contexts",
+    "document_words",
+    "conflicts",
+    "max_new_tokens",
+    "traffic",
+    "traffic_limit",
+    "distractors",
+)
 """Settings that runs which share a folder have to share; the others add to what is there."""
 
 
