@@ -111,6 +111,9 @@ def test_a_run_by_command_line_has_the_settings_it_was_asked_for(tmp_path: Path,
         text = "".join(json.dumps(record) + "\n" for record in some)
         (data / "counterfact" / f"{split}.jsonl").write_text(text)
     (data / "traffic" / "nq_dev.jsonl").write_text(json.dumps({"question": "who am i", "answers": ["Ada"]}) + "\n")
+    (data / "text").mkdir()
+    article = {"text": "Lanterns were lit along the quay as on every other evening of that long and quiet year.\n" * 3}
+    (data / "text" / "wikipedia_en.jsonl").write_text((json.dumps(article) + "\n") * 3)
     with quiet_transformers():
         tiny_model().save_pretrained(tmp_path / "tiny")
         tiny_tokenizer().save_pretrained(tmp_path / "tiny")
@@ -127,6 +130,7 @@ def test_a_run_by_command_line_has_the_settings_it_was_asked_for(tmp_path: Path,
             "protocols": ("free", "no-router"),
             "traffic_limit": 1,
             "ability": False,  # its texts are not of this test
+            "contexts": (),
         }
     )
     out = tmp_path / "run"
@@ -186,6 +190,11 @@ def test_what_has_no_default_must_be_there(name: str) -> None:
         ({"sample_seed": "0"}, "sample_seed must be a whole number, not '0'"),
         ({"sample_seed": False}, "sample_seed must be a whole number, not False"),
         ({"kl": "no"}, "kl must be true or false, not 'no'"),
+        ({"conflicts": "yes"}, "conflicts must be true or false, not 'yes'"),
+        ({"contexts": "passage"}, "contexts must be a list, not 'passage'"),
+        ({"contexts": ("passages",)}, "contexts are passage, turns, document, not 'passages'"),
+        ({"contexts": (["turns"],)}, r"contexts are passage, turns, document, not \['turns'\]"),
+        ({"document_words": 0}, "document_words must be a whole number from 1, not 0"),
         ({"sequential": 1}, "sequential must be true or false, not 1"),
         ({"model": ""}, "model must be text that is not empty, not ''"),
         ({"encoder": None}, "encoder must be text that is not empty, not None"),
@@ -213,7 +222,8 @@ def test_what_is_named_twice_is_asked_once() -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_runs_that_share_a_folder_share_what_makes_results_comparable(name: str) -> None:
-    shared = {"model", "encoder", "limit", "sample_seed", "max_new_tokens", "traffic", "traffic_limit", "distractors"}
+    shared = set("model encoder limit sample_seed max_new_tokens traffic traffic_limit distractors".split())
+    shared |= {"contexts", "document_words", "conflicts"}
     other = replace(PLAIN, **{name: OTHERS[name]})
     assert list(differing(PLAIN, other)) == ([name] if name in shared else [])
     assert list(differing(PLAIN, PLAIN)) == []

@@ -83,15 +83,17 @@ class RunSettings:
         for name in ("model", "encoder", "distractors", "traffic"):
             if getattr(self, name) is not None or name in ("model", "encoder"):
                 _check_text(name, getattr(self, name))
-        for name in ("sequential", "kl", "fluency", "ability", "skip_bad"):
+        for name in ("sequential", "conflicts", "kl", "fluency", "ability", "skip_bad"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, not {getattr(self, name)!r}.")
         if not isinstance(self.sample_seed, int) or isinstance(self.sample_seed, bool):
             raise ConfigError(f"sample_seed must be a whole number, not {self.sample_seed!r}.")
-        object.__setattr__(self, "contexts", tuple(dict.fromkeys(self.contexts)))
+        if not isinstance(self.contexts, (list, tuple)):
+            raise ConfigError(f"contexts must be a list, not {self.contexts!r}.")
         for context in self.contexts:
             if context not in CONTEXTS:
                 raise ConfigError(f"contexts are {', '.join(CONTEXTS)}, not {context!r}.")
+        object.__setattr__(self, "contexts", tuple(dict.fromkeys(self.contexts)))
         for name in ("seeds", "document_words", "max_new_tokens", "batch_tokens"):
             _check_count(name, getattr(self, name), least=1)
         _check_count("traffic_limit", self.traffic_limit, least=0)

@@ -8,7 +8,8 @@ the method treats the ids, the model generates, and only then are answers and re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from memedit.editors.editor import EditCost, Editor, RoutedEditor, TokenIds, Treatment
@@ -133,6 +134,26 @@ class _Asked:
     likelihoods: Likelihoods | None = None
 
 
+@dataclass
+class _Prepared:
+    """Cases of one group, treated, and on their way to be answered."""
+
+    part: Part
+    memory: PeakMemory
+    asked: list[_Asked] = field(default_factory=list)
+    texts: dict[str, Row] = field(default_factory=dict)
+    """For each case the prompt of the text that fluency is measured on."""
+    failed: dict[str, Exception] = field(default_factory=dict)
+    cost: EditCost | None = None
+    next_before: Mapping[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
+    weights: bool = False
+
+    @cached_property
+    def askers(self) -> dict[str, set[tuple[str, str]]]:
+        """The texts that ask for an edit in place."""
+        return self.part.group.askers()
+
+
 class EvalWorker:
     """Works through tasks with one model.
 
@@ -174,9 +195,14 @@ class EvalWorker:
                 raise ConfigError("general ability was not asked for when the worker was made")
             return self._bench.measure(self._edited(task.cell, task.group).editor)
         results: list[CaseResult] = []
+        waiting: list[_Prepared] = []
         for part in task.parts:
-            results.extend(self._part(task, part))
-        return results
+            prepared = self._prepared(task, part)
+            waiting.append(prepared)
+            if prepared.weights:  # they hold until the next group's edits
+                results.extend(self._worked_out(task, waiting))
+                waiting = []
+        return [*results, *self._worked_out(task, waiting)]
 
     def close(self) -> None:
         """Take back the edits in place."""
@@ -199,7 +225,11 @@ class EvalWorker:
         if editor.info.changes == "weights" and self.options.kl and cell.protocol in GENERATING:
             rows = [Row(ids) for ids in self._out_of_scope(group)]
             before = dict(zip((row.ids for row in rows), self._answerer.next_log_probabilities(rows), strict=True))
-        cost = _made(editor, group.edits, one_by_one=cell.sequential or not editor.info.batch)
+        try:
+            cost = _made(editor, group.edits, one_by_one=cell.sequential or not editor.info.batch)
+        except BaseException:
+            editor.undo()
+            raise
         self._editing = _Editing(key, editor, cost, before)
         return self._editing
 
@@ -209,56 +239,73 @@ class EvalWorker:
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
-    def _part(self, task: Task, part: Part) -> list[CaseResult]:
-        memory = PeakMemory()
+    def _prepared(self, task: Task, part: Part) -> _Prepared:
+        """Makes the edits of a group and has the method say how it treats each prompt of the wanted cases."""
+        prepared = _Prepared(part, PeakMemory())
         try:
             editing = self._edited(task.cell, part.group)
         except Exception as error:  # noqa: BLE001 - whatever a method raises is that case's result, told in it
             self._editing = None
-            return [_failed(placed, len(part.group.edits), error) for placed in part.placed()]
-        asked: list[_Asked] = []
-        failed: dict[str, Exception] = {}
-        for placed in part.placed():
-            if task.cell.edits and placed.case.id not in task.unedited:
-                failed[placed.case.id] = ConfigError("the unedited model could not be asked this case")
-                continue
-            try:
-                asked.extend(self._treated(task.cell, editing.editor, placed))
-            except Exception as error:  # noqa: BLE001 - as above
-                failed[placed.case.id] = error
-        work = self._generated if task.cell.protocol in GENERATING else self._rated
-        failed |= self._worked(asked, lambda some: work(task, editing, some))
-        asks = part.group.askers()
-        results = []
-        for placed in part.placed():
-            if placed.case.id in failed:
-                results.append(_failed(placed, len(part.group.edits), failed[placed.case.id]))
-                continue
-            mine = [one for one in asked if one.case.case.id == placed.case.id]
-            cost = EditingCost(
-                edits=editing.cost.edits,
-                seconds=editing.cost.seconds,
-                setup_seconds=editing.cost.setup_seconds,
-                stored_bytes=editing.cost.stored_bytes,
-                treat_seconds=sum(one.treatment.cost for one in mine) / max(1, len(mine)),
-                peak_bytes=memory.peak(),
-            )
-            results.append(self._result(task, part.group, placed, mine, cost, asks))
-        return results
+            prepared.failed = {placed.case.id: error for placed in part.placed()}
+            return prepared
+        prepared.cost, prepared.next_before = editing.cost, editing.next_before
+        prepared.weights = editing.editor.info.changes == "weights"
+        missing = ConfigError("the unedited model could not be asked this case")
+        prepared.failed = {
+            placed.case.id: missing
+            for placed in part.placed()
+            if task.cell.edits and placed.case.id not in task.unedited
+        }
+        cases = [placed for placed in part.placed() if placed.case.id not in prepared.failed]
+        try:
+            self._treat(task.cell, editing.editor, cases, prepared)
+        except Exception:  # noqa: BLE001 - as above; one by one, so that only the culprit fails
+            for placed in cases:
+                try:
+                    self._treat(task.cell, editing.editor, [placed], prepared)
+                except Exception as error:  # noqa: BLE001 - as above
+                    prepared.failed[placed.case.id] = error
+        return prepared
 
-    def _treated(self, cell: Cell, editor: Editor, placed: PlacedCase) -> list[_Asked]:
-        """The probes of a case as the method treats them, having seen their token ids alone."""
-        case = placed.case
-        chosen = [(place, probe) for place, probe in enumerate(case.probes) if _is_asked(cell.protocol, case, probe)]
-        if cell.protocol in GENERATING:
-            prompts = [prompt_ids(self.subject, probe.prompt) for _, probe in chosen]
-        else:
-            prompts = [bare_ids(self.subject, probe.prompt) for _, probe in chosen]
-        treat = _treating(cell, editor, case, [probe for _, probe in chosen])
-        treatments = treat(prompts) if prompts else []
-        return [
+    def _treat(self, cell: Cell, editor: Editor, cases: Sequence[PlacedCase], prepared: _Prepared) -> None:
+        """Adds the probes of some cases as the method treats them, having seen their token ids alone."""
+        render = prompt_ids if cell.protocol in GENERATING else bare_ids
+        chosen = [
+            (placed, place, probe, render(self.subject, probe.prompt))
+            for placed in cases
+            for place, probe in enumerate(placed.case.probes)
+            if _is_asked(cell.protocol, placed.case, probe)
+        ]
+        golds = [(_gold(placed.case, probe), probe.in_scope) for placed, _, probe, _ in chosen]
+        treatments = _treated(cell, editor, [ids for *_, ids in chosen], golds)
+        told = [(placed, ids) for placed in cases if (ids := self._fluency_ids(cell, placed.case)) is not None]
+        texts = _treated(cell, editor, [ids for _, ids in told], [(placed.case.edits[:1], True) for placed, _ in told])
+        prepared.asked += [
             _Asked(placed, place, probe, ids, treatment)
-            for (place, probe), ids, treatment in zip(chosen, prompts, treatments, strict=True)
+            for (placed, place, probe, ids), treatment in zip(chosen, treatments, strict=True)
+        ]
+        prepared.texts |= {
+            placed.case.id: Row(ids, treatment.context, treatment.model)
+            for (placed, ids), treatment in zip(told, texts, strict=True)
+        }
+
+    def _worked_out(self, task: Task, prepared: Sequence[_Prepared]) -> list[CaseResult]:
+        """Answers the probes of some groups together, and scores them."""
+        asked = [one for part in prepared for one in part.asked]
+        weights = any(part.weights for part in prepared)
+        next_before = {ids: value for part in prepared for ids, value in part.next_before.items()}
+
+        def work(some: Sequence[_Asked]) -> None:
+            if task.cell.protocol in GENERATING:
+                self._generate(task, some, next_before, weights=weights)
+            else:
+                self._rate(task, some)
+
+        failed = self._worked(asked, work) if asked else {}
+        return [
+            self._result(task, part, placed, failed.get(placed.case.id) or part.failed.get(placed.case.id))
+            for part in prepared
+            for placed in part.part.placed()
         ]
 
     def _worked(self, asked: Sequence[_Asked], work: Callable[[Sequence[_Asked]], None]) -> dict[str, Exception]:
@@ -275,9 +322,15 @@ class EvalWorker:
             return failed
         return {}
 
-    def _generated(self, task: Task, editing: _Editing, asked: Sequence[_Asked]) -> None:
+    def _generate(
+        self,
+        task: Task,
+        asked: Sequence[_Asked],
+        next_before: Mapping[tuple[int, ...], torch.Tensor],
+        *,
+        weights: bool,
+    ) -> None:
         """Generate where the method changes anything, and take the unedited model's answer where it does not."""
-        weights = editing.editor.info.changes == "weights"
         changed = []
         for one in asked:
             before = _before(task, one)
@@ -289,21 +342,19 @@ class EvalWorker:
         rows = [Row(one.ids, one.treatment.context, one.treatment.model) for one in changed]
         for one, answer in zip(changed, self._answerer.answer(rows, remember=not weights), strict=True):
             one.answer = answer
-        if self.options.kl and task.unedited:
-            self._diverged(editing, [one for one in changed if not one.probe.in_scope], weights=weights)
-
-    def _diverged(self, editing: _Editing, asked: Sequence[_Asked], *, weights: bool) -> None:
-        rows = [Row(one.ids, one.treatment.context, one.treatment.model) for one in asked]
+        if not self.options.kl or not task.unedited:
+            return
+        outside = [one for one in changed if not one.probe.in_scope]
+        rows = [Row(one.ids, one.treatment.context, one.treatment.model) for one in outside]
         if weights:
-            before = [editing.next_before[one.ids] for one in asked]
+            unedited = [next_before[one.ids] for one in outside]
         else:
-            before = self._answerer.next_log_probabilities([Row(one.ids) for one in asked])
-        for one, value in zip(asked, self._answerer.divergences(rows, before), strict=True):
+            unedited = self._answerer.next_log_probabilities([Row(one.ids) for one in outside])
+        for one, value in zip(outside, self._answerer.divergences(rows, unedited), strict=True):
             one.kl = value
 
-    def _rated(self, task: Task, editing: _Editing, asked: Sequence[_Asked]) -> None:
+    def _rate(self, task: Task, asked: Sequence[_Asked]) -> None:
         """Rate reference answers behind the bare prompt: the legacy protocols."""
-        del editing
         told = [(one, text) for one in asked for text in _rated_answers(task.cell, one)]
         rows = [Row(one.ids, one.treatment.context, one.treatment.model) for one, _ in told]
         behind = [answer_ids(self.subject, text) for _, text in told]
@@ -335,28 +386,31 @@ class EvalWorker:
 
     # -- scoring ---------------------------------------------------------------------------------------------------
 
-    def _result(
-        self,
-        task: Task,
-        group: Group,
-        placed: PlacedCase,
-        asked: Sequence[_Asked],
-        cost: EditingCost,
-        asks: dict[str, set[tuple[str, str]]],
-    ) -> CaseResult:
-        base = task.unedited.get(placed.case.id)
-        probes = tuple(self._scored(task, one, asks) for one in asked)
+    def _result(self, task: Task, prepared: _Prepared, placed: PlacedCase, error: Exception | None) -> CaseResult:
+        made, case = len(prepared.part.group.edits), placed.case
+        if error is not None or prepared.cost is None:
+            return _failed(placed, made, error if error is not None else ConfigError("no edits were made"))
+        base = task.unedited.get(case.id)
+        mine = [one for one in prepared.asked if one.case.case.id == case.id]
+        probes = tuple(self._scored(task, one, prepared.askers) for one in mine)
         if base is None:
-            probes = self._with_conditions(task.cell, placed.case, probes)
-        fluency = self._fluency(task, placed.case)
+            probes = self._with_conditions(task.cell, case, probes)
+        fluency = self._fluency(prepared, case)
         return CaseResult(
-            case=placed.case.id,
+            case=case.id,
             position=placed.position,
-            made=len(group.edits),
+            made=made,
             testable=base.testable if base is not None else _is_testable(task.cell, probes),
             probes=probes,
-            cost=cost,
-            topic=placed.case.topic,
+            cost=EditingCost(
+                edits=prepared.cost.edits,
+                seconds=prepared.cost.seconds,
+                setup_seconds=prepared.cost.setup_seconds,
+                stored_bytes=prepared.cost.stored_bytes,
+                treat_seconds=sum(one.treatment.cost for one in mine) / max(1, len(mine)),
+                peak_bytes=prepared.memory.peak(),
+            ),
+            topic=case.topic,
             fluency=fluency,
             fluency_before=base.fluency if base is not None else fluency,
         )
@@ -413,21 +467,20 @@ class EvalWorker:
             replace(result, left_out="condition not met") if result.place in unmet else result for result in probes
         )
 
-    def _fluency(self, task: Task, case: EvalCase) -> float | None:
-        """The entropy of a text about the subject of the case's first edit, in bits."""
+    def _fluency_ids(self, cell: Cell, case: EvalCase) -> tuple[int, ...] | None:
+        """The prompt for a text about the subject of the case's first edit; None where none is wanted."""
         subject = case.edits[0].subject if case.edits else None
-        if not self.options.fluency or subject is None or task.cell.protocol != "free":
+        if not self.options.fluency or subject is None or cell.protocol != "free":
             return None
-        prompt = ProbePrompt(text=f"Tell me about {subject}." if self.subject.chats else f"{subject} is")
-        ids = prompt_ids(self.subject, prompt)
-        treatment = Treatment()
-        weights = False
-        if self._editing is not None:
-            editor = self._editing.editor
-            weights = editor.info.changes == "weights"
-            (treatment,) = _treating(task.cell, editor, case, [])([ids])
-        row = Row(ids, treatment.context, treatment.model)
-        (answer,) = self._answerer.answer([row], max_new_tokens=FLUENCY_TOKENS, remember=not weights)
+        text = f"Tell me about {subject}." if self.subject.chats else f"{subject} is"
+        return prompt_ids(self.subject, ProbePrompt(text=text))
+
+    def _fluency(self, prepared: _Prepared, case: EvalCase) -> float | None:
+        """The entropy of the text about the case's subject, in bits; None where there is none."""
+        row = prepared.texts.get(case.id)
+        if row is None:
+            return None
+        (answer,) = self._answerer.answer([row], max_new_tokens=FLUENCY_TOKENS, remember=not prepared.weights)
         return ngram_entropy(answer.text)
 
 
@@ -445,32 +498,35 @@ def _made(editor: Editor, edits: Sequence[Edit], *, one_by_one: bool) -> EditCos
     )
 
 
-def _treating(
-    cell: Cell, editor: Editor, case: EvalCase, probes: Sequence[Probe]
-) -> Callable[[Sequence[TokenIds]], list[Treatment]]:
-    """How a method is to treat prompts in a cell: by itself unless the protocol, or the method, says it is told."""
+def _treated(
+    cell: Cell, editor: Editor, prompts: Sequence[TokenIds], golds: Sequence[tuple[tuple[Edit, ...], bool]]
+) -> list[Treatment]:
+    """How a method treats prompts in a cell: by itself, unless the protocol or the method says that it is told.
+
+    Args:
+        cell: The cell.
+        editor: The method.
+        prompts: Token ids of each prompt.
+        golds: For each the edits that it belongs to, and whether these govern it. Only methods that are told see them.
+    """
+    if not prompts:
+        return []
     if cell.protocol not in ("oracle-router", "no-router") and not editor.info.oracle:
-        return editor.treat
+        return editor.treat(prompts)
     if not isinstance(editor, RoutedEditor):
         raise ConfigError(f"{editor.info.name} routes nothing, so the protocol {cell.protocol} does not apply to it")
     routing: RoutedEditor = editor
     if cell.protocol == "no-router":
-        return routing.treat_unscoped
-    if editor.info.oracle:  # as the published evaluations do it: the case's edit, whatever is asked
-        first = case.edits[0] if case.edits else None
-
-        def told(prompts: Sequence[TokenIds]) -> list[Treatment]:
-            golds = [_gold(case, probe)[:1] for probe in probes] or [()] * len(prompts)
-            return routing.treat_told(prompts, [gold[0] if gold else first for gold in golds])
-
-        return told
-    return lambda prompts: routing.treat_told(
-        prompts, [next(iter(_gold(case, probe)), None) if probe.in_scope else None for probe in probes]
+        return routing.treat_unscoped(prompts)
+    # an oracle is told the case's edit whatever is asked, as the published evaluations do it
+    always = editor.info.oracle
+    return routing.treat_told(
+        prompts, [next(iter(gold), None) if governs or always else None for gold, governs in golds]
     )
 
 
 def _gold(case: EvalCase, probe: Probe) -> tuple[Edit, ...]:
-    """The edits that govern a probe of a case: its own, or any of the case's where it belongs to several."""
+    """The edits that a probe belongs to: its own, or any of the case's where it belongs to several or none."""
     return case.edits if probe.of_edit is None else (case.edits[probe.of_edit],)
 
 
