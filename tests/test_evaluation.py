@@ -101,6 +101,15 @@ def test_results_that_cannot_stand_together_are_kept_apart(tmp_path, changes, na
     assert lines(tmp_path) == before
 
 
+def test_two_files_of_one_format_do_not_mix(tmp_path):
+    for name in ("one.jsonl", "two.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(case.to_json()) + "\n" for case in dataset().cases))
+    asked = {"model": subject(), "methods": by_prompt(), "cases": "jsonl", "out": tmp_path / "run"}
+    evaluate(**asked, data=tmp_path / "one.jsonl")
+    with pytest.raises(ConfigError, match="the files of 'jsonl'"):
+        evaluate(**asked, data=tmp_path / "two.jsonl")
+
+
 def test_a_case_that_fails_is_told_of_and_tried_again(tmp_path):
     def fussy(text, edits):
         if "ompany 3" in text:

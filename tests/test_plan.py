@@ -214,6 +214,22 @@ def test_a_distractor_that_a_probe_asks_for_is_passed_over(paraphrases: tuple[st
             groups_of(cases, edits=8, seed=0, distractors=spare)
 
 
+def test_a_distractor_that_contradicts_what_is_in_place_is_passed_over() -> None:
+    prompts = [town(number).prompt for number in range(6)]
+    spare = [
+        case_of(f"{target}-{number}", Edit(prompt=prompt, target=target))
+        for target in ("Oslo", "Lima")
+        for number, prompt in enumerate(prompts)
+    ]
+    case = EvalCase(id="silent", edits=(town(0),), probes=(probe("unrelated", "who am i"),))
+    for seed in range(3):
+        (group,) = groups_of([case], edits=6, seed=seed, distractors=spare)
+        assert sorted(edit.prompt for edit in group.edits) == prompts
+        assert town(0) in group.edits
+    with pytest.raises(ConfigError, match="give 6"):
+        groups_of([case], edits=7, seed=0, distractors=spare)
+
+
 # -- traffic -----------------------------------------------------------------------------------------------------------
 
 

@@ -74,11 +74,14 @@ def test_what_was_spared_is_what_encoding_again_would_cost() -> None:
     started = time.perf_counter()
     encoder.encode(["b", "new", "c", "b"])
     took = time.perf_counter() - started
-    assert 2 * SlowEncoder.SECONDS <= encoder.spared_seconds < 2 * SlowEncoder.SECONDS + 0.2
+    assert encoder.spared_seconds >= 2 * SlowEncoder.SECONDS
     assert took >= SlowEncoder.SECONDS  # of the new one alone
     before = encoder.spared_seconds
     encoder.encode(["new"])
-    assert encoder.spared_seconds - before >= SlowEncoder.SECONDS
+    once = encoder.spared_seconds - before
+    assert once >= SlowEncoder.SECONDS
+    encoder.encode(["new", "new"])  # one text, however often it is given
+    assert encoder.spared_seconds == pytest.approx(before + 2 * once)
 
 
 def test_a_failure_is_not_remembered() -> None:
@@ -125,7 +128,7 @@ def test_equal_models_have_equal_fingerprints() -> None:
 
 def changed_weight(model: Any) -> None:
     with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight[0, 0] += 1e-3
+        model.model.layers[1].mlp.up_proj.weight[5, 7] += 1e-3
 
 
 def changed_setting(model: Any) -> None:

@@ -83,6 +83,8 @@ _RULES: Mapping[str, _Rule] = {
     "memedit.errors.ModelNotFoundError": _Rule(ExitCode.NOT_FOUND),
     "memedit.errors.OfflineError": _Rule(ExitCode.ENVIRONMENT),
     "memedit.errors.DownloadError": _Rule(ExitCode.ENVIRONMENT),
+    "memedit.errors.JudgeError": _Rule(ExitCode.ENVIRONMENT),
+    "memedit.errors.WorkerError": _Rule(ExitCode.ENVIRONMENT),
     "memedit.errors.MemeditError": _Rule(ExitCode.REFUSED),
     "memory_store.errors.EditNotFoundError": _Rule(ExitCode.NOT_FOUND, "ids are listed by: memedit list --state all"),
     "memory_store.errors.AmbiguousIdError": _Rule(ExitCode.NOT_FOUND, "give more characters of the id"),

@@ -76,7 +76,13 @@ def chosen_cases(cases: Sequence[EvalCase], limit: int | None, *, seed: int = 0)
 
 
 def groups_of(
-    cases: Sequence[EvalCase], *, edits: int, seed: int, distractors: Iterable[EvalCase] = (), where: str = "the cases"
+    cases: Sequence[EvalCase],
+    *,
+    edits: int,
+    seed: int,
+    distractors: Iterable[EvalCase] = (),
+    more: Iterable[EvalCase] = (),
+    where: str = "the cases",
 ) -> list[Group]:
     """Divide cases into groups, each with as many edits in place as asked for.
 
@@ -89,6 +95,7 @@ def groups_of(
         edits: How many edits are in place; more only where one case has more.
         seed: What draws groups, distractors and the order of the edits.
         distractors: Cases whose edits fill a group up.
+        more: Cases whose edits do so once the distractors are used up.
         where: What to call the cases in an error.
 
     Returns:
@@ -118,10 +125,10 @@ def groups_of(
         bins.append(_Bin())
     for place, case in enumerate(traffic):
         bins[place % len(bins)].add_traffic(case)
-    pool = [case for case in distractors if case.edits]
+    pools = [[case for case in some if case.edits] for some in (distractors, more, editing)]
     for one in bins:
         if one.size < edits:
-            _fill(one, edits, [*_shuffled(pool, chance), *_shuffled(editing, chance)], where)
+            _fill(one, edits, [case for pool in pools for case in _shuffled(pool, chance)], where)
     return [one.group(number, chance) for number, one in enumerate(bins)]
 
 

@@ -98,6 +98,11 @@ class RunFolder:
             for file, digest in facts["data"].items()
             if held.get("data", {}).get(file, digest) != digest
         ]
+        changed += [
+            f"the files of '{name}'"
+            for name, files in facts.get("datasets", {}).items()
+            if set(held.get("datasets", {}).get(name, files)) != set(files)
+        ]
         if changed:
             raise ConfigError(
                 f"{self.path} holds a run that differs in {', '.join(changed)}; its results cannot stand beside these. "

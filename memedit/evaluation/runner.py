@@ -248,6 +248,7 @@ class _Run:
             "model": subject.fingerprint,
             "encoder": subject.encoder.fingerprint,
             "data": {file.name: file.sha256 for one in [*datasets, *others] for file in one.files},
+            "datasets": {one.name: {file.name: file.sha256 for file in one.files} for one in [*datasets, *others]},
             "bad_records": {one.name: len(one.bad) for one in [*datasets, *others] if one.bad},
             "methods": {name: asdict(info) for name, info in infos.items()},
         }
@@ -300,7 +301,7 @@ class _Run:
         for dataset in datasets:
             asked = _asked_of(dataset, settings, self.data)
             ids = {case.id for case in asked}
-            spare = [*(case for case in dataset.cases if case.id not in ids), *distractors]
+            spare = [case for case in dataset.cases if case.id not in ids]
             everything = [*asked, *traffic]
             self.texts |= {(dataset.name, case.id): case for case in everything}
             for protocol in dict.fromkeys(_asking(one) for one in settings.protocols):
@@ -308,7 +309,14 @@ class _Run:
                 first.append(_Job(Cell(dataset=dataset.name, method="base", protocol=protocol, edits=0), [whole]))
             for edits in settings.edits:
                 for seed in range(settings.seeds):
-                    groups = groups_of(everything, edits=edits, seed=seed, distractors=spare, where=f"'{dataset.name}'")
+                    groups = groups_of(
+                        everything,
+                        edits=edits,
+                        seed=seed,
+                        distractors=spare,
+                        more=distractors,
+                        where=f"'{dataset.name}'",
+                    )
                     for method in settings.methods:
                         for protocol in settings.protocols:
                             cell = Cell(

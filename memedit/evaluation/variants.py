@@ -55,7 +55,7 @@ class Paragraphs:
             raise ConfigError("Contexts are made of texts from the data folder; give data=.")
         file = Path(data) / PARAGRAPHS_FILE
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataFileError(f"{file}, which contexts are made of, cannot be read: {error}") from error
         texts = []

@@ -334,7 +334,8 @@ class EvalWorker:
         changed = []
         for one in asked:
             before = _before(task, one)
-            if before is None or before.answer is None or weights or one.treatment.context is not None:
+            untouched = one.treatment.context is None and one.treatment.model is None and not weights
+            if before is None or before.answer is None or not untouched:
                 changed.append(one)
             else:
                 one.answer = Answer(before.answer, 0, before.cut, before.seconds or 0.0)
