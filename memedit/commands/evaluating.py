@@ -333,7 +333,7 @@ def _judge(url: str | None, model: str | None, out: Path) -> Judge | None:
         raise typer.BadParameter("name the judging model", param_hint="--judge-model")
     from memedit.evaluation.judge import Judge
 
-    return Judge(url, model, cache=out / "verdicts.jsonl")
+    return Judge(url, model, cache=out / "verdicts.db")
 
 
 def _names(given: str) -> list[str]:

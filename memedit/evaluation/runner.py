@@ -259,6 +259,8 @@ class _Run:
             asked = self._ask(executor, jobs)
             if settings.ability:
                 self._measure_ability(executor, jobs)
+        if self.judge is not None:
+            self._have_judged(self.judge, jobs)
         self.folder.note(
             run,
             {
@@ -395,7 +397,7 @@ class _Run:
                 left -= sum(placed.case.id in there for group in job.groups for placed in group.cases)
             for place, outcome in executor.run(tasks):
                 task = tasks[place]
-                for result in self._judged(task, _results(task, outcome)):
+                for result in _results(task, outcome):
                     self.folder.append(task.cell, result)
                     asked += 1
                     left -= 1
@@ -420,29 +422,28 @@ class _Run:
                 self.folder.write_ability(tasks[place].cell, outcome)
             self.progress("general ability", number, len(tasks))
 
-    def _judged(self, task: Task, results: Sequence[CaseResult]) -> list[CaseResult]:
-        """The results with the judge's verdicts on answers in scope."""
-        if self.judge is None:
-            return list(results)
+    def _have_judged(self, judge: Judge, jobs: Sequence[_Job]) -> None:
+        """Adds the judge's verdicts on answers in scope, also to what was asked in an earlier run."""
         from memedit.evaluation.judge import Judgement
 
-        cases = {placed.case.id: placed.case for part in task.parts for placed in part.group.cases}
-        asked = [
-            (result.case, probe.place, Judgement(prompt.text, probe.answer, reference.answers))
-            for result in results
-            for probe in result.probes
-            if probe.in_scope and probe.answer is not None
-            for prompt, reference in [_of(cases[result.case], probe.place)]
-        ]
-        verdicts = self.judge.verdicts([judgement for _, _, judgement in asked])
-        told = {(case, place): verdict for (case, place, _), verdict in zip(asked, verdicts, strict=True)}
-        return [
-            replace(
-                result,
-                probes=tuple(replace(probe, verdict=told.get((result.case, probe.place))) for probe in result.probes),
-            )
-            for result in results
-        ]
+        chosen = [job.cell for job in jobs if job.cell.protocol in GENERATING]
+        for number, cell in enumerate(chosen, start=1):
+            waiting = {
+                (result.case, probe.place): Judgement(asked.prompt.text, probe.answer, asked.reference.answers)
+                for result in self.folder.results(cell).values()
+                for probe in result.probes
+                if probe.in_scope and probe.answer and probe.verdict is None
+                for asked in [self.texts[cell.dataset, result.case].probes[probe.place]]
+            }
+            told = dict(zip(waiting, judge.verdicts(list(waiting.values())), strict=True))
+            for result in self.folder.results(cell).values():
+                probes = tuple(
+                    replace(probe, verdict=told.get((result.case, probe.place), probe.verdict))
+                    for probe in result.probes
+                )
+                if probes != result.probes:
+                    self.folder.append(cell, replace(result, probes=probes))
+            self.progress("judge", number, len(chosen))
 
 
 def _worker(
@@ -532,11 +533,6 @@ def _inapplicable(info: MethodInfo, protocol: ProtocolName) -> str | None:
 
 def _skipped(cell: Cell, why: str) -> CellSummary:
     return CellSummary(cell=cell, cases=0, not_testable=0, failed=0, skipped=why)
-
-
-def _of(case: EvalCase, place: int) -> tuple[Any, Any]:
-    probe = case.probes[place]
-    return probe.prompt, probe.reference
 
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
