@@ -23,12 +23,12 @@ class EchoModel(LlamaForCausalLM):
     """Says the last «…» of what it reads, or that it cannot say, and then ends."""
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, **_: Any) -> Any:
-        tokenizer = tiny_tokenizer()
+        tokenizer: Any = tiny_tokenizer()
         logits = torch.zeros((*input_ids.shape, self.config.vocab_size))
         for row, ids in enumerate(input_ids.tolist()):
             own = [token for token, kept in zip(ids, attention_mask[row].tolist(), strict=True) if kept]
             text = tokenizer.decode(own, clean_up_tokenization_spaces=False)
-            read, _, said = text.rpartition(_ASSISTANT) if _ASSISTANT in text else (text, "", "")
+            read, _mark, said = text.rpartition(_ASSISTANT) if _ASSISTANT in text else (text, "", "")
             answer = (re.findall("«([^»]*)»", read) or [UNKNOWN])[-1]
             rest = answer[len(said) :] if answer.startswith(said) else ""
             follows = tokenizer(rest, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]

@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from echo_model import UNKNOWN, echo_model
@@ -272,7 +273,7 @@ def shown(folder):
 
 @pytest.mark.real
 def test_several_processes_come_to_the_same(tmp_path, tiny_folder, minilm_folder):
-    asked = {
+    asked: dict[str, Any] = {
         "model": str(tiny_folder),
         "encoder": str(minilm_folder),
         "methods": ["ike", "retrieval"],
@@ -303,6 +304,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path, tiny_folder, minilm_folder):
         assert process.is_alive(), "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     there = sum(len(read_results(out / "cells" / name)) for name in lines(out))

@@ -27,6 +27,7 @@ psutil: Any = importlib.import_module("psutil")  # carries no types
 
 ROOT = Path(__file__).parent.parent
 HAS_RAY = importlib.util.find_spec("ray") is not None
+LONG = pytest.mark.skipif(not os.environ.get("MEMEDIT_LONG_TESTS"), reason="half a minute; set MEMEDIT_LONG_TESTS=1")
 NEEDS_RAY = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed (pip install 'memedit[ray]')")
 
 
@@ -334,7 +335,7 @@ def program(kind: str, marks: Path, seconds: float) -> Iterator[subprocess.Popen
         started.communicate()
 
 
-@pytest.mark.parametrize("kind", ["processes", pytest.param("ray", marks=[NEEDS_RAY, pytest.mark.slow])])
+@pytest.mark.parametrize("kind", ["processes", pytest.param("ray", marks=[NEEDS_RAY, pytest.mark.slow, LONG])])
 def test_an_interrupt_stops_promptly_and_leaves_nobody_behind(kind: str, tmp_path: Path) -> None:
     with program(kind, tmp_path, 60) as started:
         family = psutil.Process(started.pid).children(recursive=True)

@@ -117,8 +117,13 @@ def test_the_model_says_what_it_reads(subject):
 def test_no_answer_is_in_the_query(subject):
     """A method that repeats the city in its prompt would be perfect, were the gold answer handed over with it."""
     parrot = Planted(lambda text, _: next((city for city in CITIES if city.casefold() in text.casefold()), None))
-    protocols = ("free", "teacher-forced", "probability")
-    report = evaluate(subject, methods=parrot, cases=dataset(), protocol=protocols, edits=[1, 10])
+    report = evaluate(
+        subject,
+        methods=parrot,
+        cases=dataset(),
+        protocol=("free", "teacher-forced", "probability"),
+        edits=[1, 10],
+    )
     assert parrot.seen
     assert not [text for text in parrot.seen if any(city.casefold() in text.casefold() for city in CITIES)]
     assert share(report, "planted", "reliability", edits=10) == 0.0

@@ -188,7 +188,7 @@ def test_another_run_is_added(begun: RunFolder) -> None:
 @pytest.mark.parametrize("name", ["kl", "fluency", "ability", "skip_bad"])
 def test_what_one_of_the_runs_needed_stays_on(name: str, folder: RunFolder) -> None:
     for value in (True, False):
-        folder.begin(replace(SETTINGS, **{name: value}), FACTS)
+        folder.begin(replace(SETTINGS, **dict[str, Any]({name: value})), FACTS)
     assert held(folder)["settings"][name] is True
 
 
@@ -207,7 +207,7 @@ def test_what_one_of_the_runs_needed_stays_on(name: str, folder: RunFolder) -> N
 def test_other_settings_cannot_stand_beside(name: str, value: Any, told: str, begun: RunFolder) -> None:
     before = held(begun)
     with pytest.raises(ConfigError, match=rf"holds a run that differs in {told}; .* Name another folder"):
-        begun.begin(replace(SETTINGS, **{name: value}), FACTS)
+        begun.begin(replace(SETTINGS, **dict[str, Any]({name: value})), FACTS)
     assert held(begun) == before
 
 
@@ -352,7 +352,7 @@ def dataset(count: int) -> Dataset:
 
 
 def test_what_was_asked_is_not_asked_again_and_methods_are_added(subject: Subject, tmp_path: Path) -> None:
-    asked = {"cases": dataset(4), "edits": (2,), "max_new_tokens": 2, "kl": False, "out": tmp_path}
+    asked: dict[str, Any] = {"cases": dataset(4), "edits": (2,), "max_new_tokens": 2, "kl": False, "out": tmp_path}
     evaluate(subject, methods=["ike"], **asked)
     ike = Cell(dataset="made:up", method="ike", protocol="free", edits=2)
     folder = RunFolder(tmp_path)

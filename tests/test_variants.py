@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from test_datasets import DATA
@@ -31,7 +32,7 @@ def data(tmp_path):
 
 def case():
     edit = Edit(prompt="Acme is based in", target="Lisbon", subject="Acme")
-    about = {"of_edit": 0, "subject": "Acme"}
+    about: dict[str, Any] = {"of_edit": 0, "subject": "Acme"}
     return EvalCase(
         id="a",
         edits=(edit,),
