@@ -513,8 +513,9 @@ def test_a_file_that_cannot_be_written_says_so(tmp_path):
         memory.add(CAPITAL, "Lyon")
     for path in (tmp_path, *tmp_path.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    tmp_path.parent.chmod(0o755)
-    tmp_path.parent.parent.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.name.startswith(("pytest-", "popen-")):  # pytest's own folders are its user's alone
+            parent.chmod(0o755)
     child = os.fork()
     if child == 0:
         status = 1
