@@ -309,6 +309,9 @@ def test_a_run_that_was_killed_goes_on(tmp_path, tiny_folder, minilm_folder):
     process.join()
     there = sum(len(read_results(out / "cells" / name)) for name in lines(out))
     assert there < 10 * 28
+    (stopped,) = json.loads((out / "run.json").read_text())["runs"]
+    assert stopped["cases_asked"] is None
+    assert stopped["versions"]["torch"], "what a stopped run depended on is known too"
     run_for_long(str(tiny_folder), str(minilm_folder), data, out)
     run = json.loads((out / "run.json").read_text())["runs"]
     assert sum(len(read_results(out / "cells" / name)) for name in lines(out)) == 10 * 28

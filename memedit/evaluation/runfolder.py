@@ -114,8 +114,13 @@ class RunFolder:
         return run
 
     def note(self, run: dict[str, Any], fields: Mapping[str, Any]) -> None:
-        """Add an account of one go at the run."""
+        """Add an account of one go at the run, at its beginning: one that is stopped is accounted for too."""
         run["runs"].append(dict(fields))
+        self._write(run)
+
+    def close_note(self, run: dict[str, Any], fields: Mapping[str, Any]) -> None:
+        """Add to the account of the go that ends what is known now."""
+        run["runs"][-1].update(fields)
         self._write(run)
 
     def read(self) -> dict[str, Any] | None:

@@ -254,19 +254,12 @@ class _Run:
         }
         run = self.folder.begin(settings, facts)
         self.folder.remember_cells(run, [job.cell for job in jobs], skipped)
-        begun = datetime.now(UTC)
-        with self._executor(model, subject) as executor:
-            asked = self._ask(executor, jobs)
-            if settings.ability:
-                self._measure_ability(executor, jobs)
-        if self.judge is not None:
-            self._have_judged(self.judge, jobs)
         self.folder.note(
             run,
             {
-                "began": begun.isoformat(timespec="seconds"),
-                "seconds": round(time.perf_counter() - started, 1),
-                "cases_asked": asked,
+                "began": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": None,
+                "cases_asked": None,
                 "workers": self.workers if self.ray is None else f"{self.workers} on Ray",
                 "command": settings.command(),
                 "versions": versions(),
@@ -274,6 +267,13 @@ class _Run:
                 "machine": machine(),
             },
         )
+        with self._executor(model, subject) as executor:
+            asked = self._ask(executor, jobs)
+            if settings.ability:
+                self._measure_ability(executor, jobs)
+        if self.judge is not None:
+            self._have_judged(self.judge, jobs)
+        self.folder.close_note(run, {"seconds": round(time.perf_counter() - started, 1), "cases_asked": asked})
         report, results = report_of(self.folder)
         self.folder.publish(report, render_page(report, results, self.texts))
         return report
