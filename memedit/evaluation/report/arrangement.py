@@ -220,7 +220,7 @@ def protocol_note(comparability: str) -> str:
     """What a reader must know of a comparability group."""
     note = _NOTES.get(protocol_of(comparability), "")
     if TOLD in comparability and protocol_of(comparability) != "oracle-router":
-        note += " These methods are handed the edit that each probe belongs to: an upper bound, not a rival."
+        note += " These methods are handed the edit that each probe belongs to, and stand apart from the others."
     return note.strip()
 
 
