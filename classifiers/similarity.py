@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
@@ -95,12 +96,19 @@ class SimilarityScope:
         return asdict(self), {}
 
     @classmethod
-    def from_state(cls, parameters: Mapping[str, float], tensors: Mapping[str, NDArray[np.generic]]) -> Self:
+    def from_state(
+        cls,
+        parameters: Mapping[str, float],
+        tensors: Mapping[str, NDArray[np.generic]],
+        *,
+        encoder: str | Path | None = None,  # noqa: ARG003  # the protocol's; no text is read
+    ) -> Self:
         """Makes the classifier from what `to_state` gave.
 
         Args:
             parameters: The JSON parameters.
             tensors: The tensors; there are none.
+            encoder: Not looked at: no text is read.
 
         Raises:
             ValueError: There are tensors, so this is not the state of a `SimilarityScope`.

@@ -43,7 +43,9 @@ class LinearScope:
         return {"threshold": self.threshold}, {"weights": self.weights}
 
     @classmethod
-    def from_state(cls, parameters: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Self:
+    def from_state(
+        cls, parameters: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], **_encoder: str | Path | None
+    ) -> Self:
         return cls(weights=tensors["weights"], **parameters)
 
 
@@ -137,7 +139,7 @@ def test_an_unknown_kind_names_the_nearest(tmp_path: Path):
     with pytest.raises(UnknownScopeKindError, match="did you mean 'similarity'"):
         load_scope(tmp_path)
     edit_manifest(tmp_path, kind="zzz")
-    with pytest.raises(UnknownScopeKindError, match="known kinds: similarity"):
+    with pytest.raises(UnknownScopeKindError, match="known kinds: cross-encoder, similarity"):
         load_scope(tmp_path)
 
 
