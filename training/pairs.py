@@ -133,7 +133,7 @@ class PairMaker:
         draw = rng.random()
         if draw < 0.10:
             query = roughly(query, rng)
-        elif draw < 0.22:
+        elif draw < 0.19:
             query = in_context(query, rng.choice(self.passages), rng)
         if not query.strip():
             return None

@@ -113,7 +113,7 @@ def edit_prompt(relation: Relation, subject: str, rng: random.Random) -> str:
 def in_context(text: str, passage: str, rng: random.Random) -> str:
     """A text behind something else that was said before it, as one window would hold both."""
     words = passage.split()
-    length = rng.randint(5, 60)
+    length = rng.randint(4, 40)
     start = rng.randrange(max(1, len(words) - length))
     before = " ".join(words[start : start + length]).rstrip(" ,;:")
     return f"{before[:1].upper()}{before[1:]}{'' if before.endswith(('.', '!', '?')) else '.'} {text}"
