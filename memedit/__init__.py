@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memedit.calibrating import Calibration, calibrate
     from memedit.demonstrations import (
         Demonstration,
         DemonstrationSet,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         read_demonstrations,
     )
     from memedit.errors import (
+        CalibrationError,
         ChecksumError,
         ConfigError,
         DataFileError,
@@ -56,6 +58,8 @@ __all__ = [
     "PLAIN_FORM",
     "RAW_FORM",
     "Answer",
+    "Calibration",
+    "CalibrationError",
     "Candidate",
     "ChecksumError",
     "ConfigError",
@@ -81,6 +85,7 @@ __all__ = [
     "Router",
     "UnsupportedCallError",
     "WorkerError",
+    "calibrate",
     "conversation_query",
     "default_demonstrations",
     "evaluate",
@@ -93,6 +98,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "memedit.calibrating": ("Calibration", "calibrate"),
     "memedit.demonstrations": (
         "Demonstration",
         "DemonstrationSet",
@@ -100,6 +106,7 @@ _HOMES = {
         "read_demonstrations",
     ),
     "memedit.errors": (
+        "CalibrationError",
         "ChecksumError",
         "ConfigError",
         "DataFileError",

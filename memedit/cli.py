@@ -13,7 +13,19 @@ from typing import Annotated
 import typer
 
 from memedit import __version__
-from memedit.commands import asking, chatting, editing, evaluating, methods, models, reading, scoring, transfer, upkeep
+from memedit.commands import (
+    asking,
+    calibrating,
+    chatting,
+    editing,
+    evaluating,
+    methods,
+    models,
+    reading,
+    scoring,
+    transfer,
+    upkeep,
+)
 from memedit.commands.exits import EXIT_CODES_HELP
 from memedit.commands.group import CommandGroup
 
@@ -69,6 +81,7 @@ app.command("export", rich_help_panel=_EDITS)(transfer.export_edits)
 app.command("ask", rich_help_panel=_ANSWERS)(asking.ask)
 app.command("chat", rich_help_panel=_ANSWERS)(chatting.chat)
 app.command("explain", rich_help_panel=_ANSWERS)(asking.explain)
+app.command("calibrate", rich_help_panel=_ANSWERS)(calibrating.calibrate)
 app.add_typer(evaluating.app, name="eval", rich_help_panel=_EVALUATION)
 app.command("methods", rich_help_panel=_EVALUATION)(methods.methods)
 app.command(

@@ -10,6 +10,7 @@
     ├── UnsupportedCallError   a call that a governed prompt cannot honour (names the argument)
     ├── InvalidPromptError     an input in which no question can be found, or that cannot be routed
     ├── ConfigError            a configuration file or value that is wrong
+    ├── CalibrationError       a promise on false fires that the traffic does not bear out (says how much would)
     ├── DataFileError          a file of edits or records that cannot be read (names file, line, field)
     ├── InvalidCaseError       a test case that says nothing, or contradicts itself (names the field)
     ├── JudgeError             a judging model that cannot be asked, or answers with nonsense (names the endpoint)
@@ -22,6 +23,7 @@ them for a person.
 from __future__ import annotations
 
 __all__ = [
+    "CalibrationError",
     "ChecksumError",
     "ConfigError",
     "DataFileError",
@@ -67,6 +69,19 @@ class InvalidPromptError(MemeditError, ValueError):
 
 class ConfigError(MemeditError, ValueError):
     """A configuration value that is unknown or wrong, with the nearest known name."""
+
+
+class CalibrationError(MemeditError, ValueError):
+    """No threshold can be promised to keep false fires as rare as was asked; nothing was changed.
+
+    Args:
+        message: Why, and what to do.
+        prompts_needed: How many prompts would do if none of them fires, where there are too few; else ``None``.
+    """
+
+    def __init__(self, message: str, *, prompts_needed: int | None = None) -> None:
+        super().__init__(message)
+        self.prompts_needed = prompts_needed
 
 
 class DataFileError(MemeditError, ValueError):

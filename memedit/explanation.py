@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memedit.routing import Decision
+from memedit.routing import Decision, told_apart, told_margin
 
 __all__ = ["Answer", "Explanation"]
 
@@ -65,10 +65,8 @@ class Explanation:
                 lines.append(f"             {origin}")
         else:
             lines.append("governed by  no edit: the base model answers, untouched")
-        lines.append(
-            f"probability  {decision.probability:.3f} "
-            f"(threshold {decision.threshold:.3f}, margin {decision.margin:+.3f})"
-        )
+        probability, threshold = told_apart(decision.probability, decision.threshold)
+        lines.append(f"probability  {probability} (threshold {threshold}, margin {told_margin(decision)})")
         lines.append(f"why          {decision.reason}")
         for place, candidate in enumerate(decision.candidates[:3], start=1):
             lines.append(

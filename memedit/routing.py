@@ -1,8 +1,8 @@
 """From a query to a decision: which edit, if any, governs it.
 
 Retrieval finds candidate edits in the memory, the scope classifier gives each a probability, and the best one governs
-the query if its probability reaches the classifier's threshold (Mitchell et al. 2022, Memory-Based Model Editing at
-Scale, section 3.1: argmax over the memory, then a threshold).
+the query if its probability reaches the threshold (Mitchell et al. 2022, Memory-Based Model Editing at Scale, section
+3.1: argmax over the memory, then a threshold): the classifier's own, or one chosen for the edit's namespace.
 
 A router sees what the user typed and nothing else. It generates nothing, and knows nothing of language models, prompts
 or tokenizers.
@@ -10,15 +10,30 @@ or tokenizers.
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from classifiers import ScopeCandidate, ScopeClassifier, TextEncoder
+from classifiers import ScopeCandidate, ScopeClassifier, SimilarityScope, TextEncoder
 from memedit.queries import Query
-from memory_store import Edit, EditMemory, Hit
+from memedit.thresholds import OWN_THRESHOLD, ChosenThreshold, NamespaceThreshold, kept_threshold
+from memory_store import Edit, EditMemory, Glance, Hit
 
-__all__ = ["Candidate", "Decision", "Router", "RoutingTimings"]
+__all__ = [
+    "DEFAULT_CANDIDATES",
+    "Candidate",
+    "Decision",
+    "Router",
+    "RoutingTimings",
+    "default_scope",
+    "told_apart",
+    "told_margin",
+]
+
+
+DEFAULT_CANDIDATES = 10
+"""Edits that a router retrieves for a query, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +91,8 @@ class Decision:
         reason: Why, in a sentence.
         candidates: What was considered, most probable first.
         timings: What the call cost that this decision came from.
+        threshold_origin: Where the threshold comes from, in words; in a thorough decision, with why its promise no
+            longer holds, if so.
     """
 
     query: Query
@@ -85,6 +102,7 @@ class Decision:
     reason: str
     candidates: tuple[Candidate, ...]
     timings: RoutingTimings
+    threshold_origin: str = OWN_THRESHOLD
 
     @property
     def governed(self) -> bool:
@@ -118,7 +136,7 @@ class Router:
         scope: ScopeClassifier,
         *,
         namespaces: Sequence[str] = ("default",),
-        candidates: int = 10,
+        candidates: int = DEFAULT_CANDIDATES,
     ) -> None:
         if candidates < 1:
             raise ValueError(f"candidates must be at least 1, given {candidates}")
@@ -127,25 +145,35 @@ class Router:
         self.scope = scope
         self.namespaces = tuple(namespaces)
         self.candidates = candidates
+        self._kept: tuple[object, Mapping[str, ChosenThreshold | None]] = (None, {})
+
+    def thresholds(self) -> tuple[NamespaceThreshold, ...]:
+        """The threshold of each namespace searched, as it is now.
+
+        Raises:
+            ConfigError: One that is kept with the memory cannot be read.
+        """
+        return tuple(self._thresholds(self.memory.glance(namespaces=self.namespaces)).values())
 
     def route(self, queries: Sequence[Query], *, thorough: bool = False) -> list[Decision]:
         """Decide for each query, in one pass over all of them.
 
         Args:
             queries: What was asked.
-            thorough: List the candidates under the classifier's floor too, for a person to see. The decision is the
-                same; it takes a little longer.
+            thorough: List the candidates under the classifier's floor too, and count the edits that a chosen threshold
+                has to serve, for a person to see. The decision is the same; it takes a little longer.
 
         Returns:
             One decision a query, in order.
         """
         if not queries:
             return []
-        threshold = self.scope.threshold
-        if self.memory.is_empty(namespaces=self.namespaces):
+        glance = self.memory.glance(namespaces=self.namespaces)
+        judged = _Judged(self.scope.name, self._thresholds(glance), self._doubts if thorough else _no_doubts)
+        if glance.empty:
             empty = RoutingTimings(queries=len(queries))
             reason = f"no edit is active in namespace {', '.join(map(repr, self.namespaces))}"
-            return [Decision(query, (), 0.0, threshold, reason, (), empty) for query in queries]
+            return [judged.by_none(query, reason, empty) for query in queries]
 
         started = time.perf_counter()
         windows = list(dict.fromkeys(window for query in queries for window in query.windows))
@@ -161,9 +189,28 @@ class Router:
 
         timings = RoutingTimings(len(queries), encoded - started, searched - encoded, classified - searched)
         return [
-            self._decide(query, found, probability, timings)
+            judged.decide(query, _candidates(found, probability), timings)
             for query, found, probability in zip(queries, nearest, probabilities, strict=True)
         ]
+
+    def _thresholds(self, glance: Glance) -> dict[str, NamespaceThreshold]:
+        """The threshold of each namespace; what is kept is read again only where settings have changed."""
+        as_of, kept = self._kept
+        if as_of != (glance.settings_sequence, self.namespaces):
+            kept = {namespace: kept_threshold(self.memory, namespace) for namespace in self.namespaces}
+            self._kept = ((glance.settings_sequence, self.namespaces), kept)
+        fingerprint = self.encoder.fingerprint
+        return {
+            namespace: NamespaceThreshold.of(namespace, kept[namespace], self.scope, encoder_fingerprint=fingerprint)
+            for namespace in self.namespaces
+        }
+
+    def _doubts(self, threshold: NamespaceThreshold) -> str | None:
+        """Why the promise of a chosen threshold no longer holds, if so."""
+        if threshold.chosen is None or threshold.unused is not None:
+            return None
+        edits = self.memory.count(namespace=threshold.namespace, include_expired=False)
+        return threshold.chosen.doubt(edits=edits, candidates=self.candidates)
 
     def _nearest(self, query: Query, hits: dict[str, list[Hit]]) -> list[tuple[str, Hit]]:
         """The best (window, hit) of each edit that any window found, best first."""
@@ -186,28 +233,106 @@ class Router:
         )
         return [[float(next(read)) if hit.score >= floor else 0.0 for _, hit in found] for found in nearest]
 
-    def _decide(
-        self, query: Query, found: list[tuple[str, Hit]], probabilities: list[float], timings: RoutingTimings
-    ) -> Decision:
-        candidates = sorted(
-            (
-                Candidate(hit.edit, hit.score, probability, window, hit.text, hit.kind)
-                for (window, hit), probability in zip(found, probabilities, strict=True)
-            ),
-            key=lambda candidate: (-candidate.probability, -candidate.similarity),
+
+class _Judged:
+    """Decides on candidates, each by its own namespace's threshold.
+
+    Args:
+        classifier: The classifier's name.
+        thresholds: By namespace, the first namespace first.
+        doubts: Says why the promise of a chosen threshold no longer holds, if so.
+    """
+
+    def __init__(
+        self,
+        classifier: str,
+        thresholds: Mapping[str, NamespaceThreshold],
+        doubts: Callable[[NamespaceThreshold], str | None],
+    ) -> None:
+        self._classifier = classifier
+        self._thresholds = thresholds
+        self._first = next(iter(thresholds.values()))
+        self._doubts = functools.cache(doubts)
+
+    def by_none(self, query: Query, reason: str, timings: RoutingTimings) -> Decision:
+        """The decision where there is no candidate."""
+        return Decision(
+            query, (), 0.0, self._first.threshold, reason, (), timings, threshold_origin=self._origin(self._first)
         )
-        threshold = self.scope.threshold
+
+    def decide(self, query: Query, candidates: Sequence[Candidate], timings: RoutingTimings) -> Decision:
+        """The most probable candidate that reaches its threshold governs.
+
+        Args:
+            query: The query.
+            candidates: Most probable first.
+            timings: What the call cost.
+        """
         if not candidates:
-            return Decision(query, (), 0.0, threshold, "no edit is near the query", (), timings)
-        best = candidates[0]
-        governs = best.probability >= threshold
+            return self.by_none(query, "no edit is near the query", timings)
+        reaching = [one for one in candidates if one.probability >= self._of(one).threshold]
+        best = reaching[0] if reaching else max(candidates, key=lambda one: one.probability - self._of(one).threshold)
+        threshold = self._of(best)
+        probability, needed = told_apart(best.probability, threshold.threshold)
+        origin = self._origin(threshold)
         reason = (
-            f"{self.scope.name} gives the edit probability {best.probability:.3f}, "
-            f"{'at or above' if governs else 'below'} the threshold {threshold:.3f} "
+            f"{self._classifier} gives the edit probability {probability}, "
+            f"{'at or above' if reaching else 'below'} the threshold {needed}"
+            f"{'' if threshold.chosen is None else f', {origin}'} "
             f"(similarity {best.similarity:.3f} to its {best.matched_kind})"
         )
-        edits = (best.edit,) if governs else ()
-        return Decision(query, edits, best.probability, threshold, reason, tuple(candidates), timings)
+        return Decision(
+            query,
+            (best.edit,) if reaching else (),
+            best.probability,
+            threshold.threshold,
+            reason,
+            tuple(candidates),
+            timings,
+            threshold_origin=origin,
+        )
+
+    def _of(self, candidate: Candidate) -> NamespaceThreshold:
+        return self._thresholds[candidate.edit.namespace]
+
+    def _origin(self, threshold: NamespaceThreshold) -> str:
+        doubt = self._doubts(threshold)
+        return threshold.origin if doubt is None else f"{threshold.origin}; {doubt}"
+
+
+def _no_doubts(_: NamespaceThreshold) -> None:
+    """Counts nothing."""
+
+
+def told_apart(probability: float, threshold: float) -> tuple[str, str]:
+    """Both with three decimals, or with more where three would make them look the same and they are not."""
+    for decimals in (3, 6):
+        told = f"{probability:.{decimals}f}", f"{threshold:.{decimals}f}"
+        if told[0] != told[1] or probability == threshold:
+            break
+    return told
+
+
+def told_margin(decision: Decision) -> str:
+    """The margin of a decision with its sign, as precisely as `told_apart` tells what it is the difference of."""
+    decimals = len(told_apart(decision.probability, decision.threshold)[0].partition(".")[2])
+    return f"{decision.margin:+.{decimals}f}"
+
+
+def default_scope() -> ScopeClassifier:
+    """The scope classifier of a router that was given none: the similarity of texts."""
+    return SimilarityScope()
+
+
+def _candidates(found: Sequence[tuple[str, Hit]], probabilities: Sequence[float]) -> list[Candidate]:
+    """What was found, with its probabilities, most probable first."""
+    return sorted(
+        (
+            Candidate(hit.edit, hit.score, probability, window, hit.text, hit.kind)
+            for (window, hit), probability in zip(found, probabilities, strict=True)
+        ),
+        key=lambda candidate: (-candidate.probability, -candidate.similarity),
+    )
 
 
 def _as_candidate(hit: Hit) -> ScopeCandidate:

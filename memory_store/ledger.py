@@ -30,8 +30,8 @@ from memory_store import tables
 from memory_store.errors import AmbiguousIdError, EditNotFoundError, NotAMemoryError
 from memory_store.identity import Keys
 from memory_store.planning import Standing, Step
-from memory_store.records import JSON, Action, Change, Edit, EditState, TextKind, as_json
-from memory_store.tables import POSITION_BITS, changes, edits, meta, settings, vectors
+from memory_store.records import JSON, Action, Change, Edit, EditState, Glance, SettingChange, TextKind, as_json
+from memory_store.tables import POSITION_BITS, changes, edits, meta, namespace_settings, settings, vectors
 
 MIN_ID_PREFIX = 4
 """Fewest characters by which an edit can be named."""
@@ -173,6 +173,65 @@ def set_setting(connection: Connection, key: str, value: JSON) -> None:
         connection.execute(insert(settings), {"key": key, "value": as_json(value)})
 
 
+_SETTING = (
+    select(namespace_settings.c.value)
+    .where(namespace_settings.c.namespace == bindparam("namespace"), namespace_settings.c.key == bindparam("key"))
+    .order_by(namespace_settings.c.sequence.desc())
+    .limit(1)
+)
+
+
+def get_namespace_setting(connection: Connection, namespace: str, key: str) -> JSON:
+    """Returns a namespace's setting; ``None`` if it was never set, or forgotten."""
+    text = _setting_text(connection, namespace, key)
+    return None if text is None else json.loads(text)
+
+
+def _setting_text(connection: Connection, namespace: str, key: str) -> str | None:
+    return connection.execute(_SETTING, {"namespace": namespace, "key": key}).scalar()
+
+
+def get_namespace_settings(connection: Connection) -> dict[str, dict[str, JSON]]:
+    """Returns the settings in force, by namespace and key."""
+    last = select(func.max(namespace_settings.c.sequence)).group_by(
+        namespace_settings.c.namespace, namespace_settings.c.key
+    )
+    rows = connection.execute(
+        select(namespace_settings.c.namespace, namespace_settings.c.key, namespace_settings.c.value)
+        .where(namespace_settings.c.sequence.in_(last), namespace_settings.c.value.is_not(None))
+        .order_by(namespace_settings.c.namespace, namespace_settings.c.key)
+    )
+    found: dict[str, dict[str, JSON]] = {}
+    for namespace, key, text in rows:
+        found.setdefault(namespace, {})[key] = json.loads(cast("str", text))
+    return found
+
+
+def put_namespace_setting(connection: Connection, namespace: str, key: str, value: JSON) -> None:
+    """Sets a namespace's setting, or forgets it if the value is ``None``; the history keeps what it was."""
+    text = None if value is None else as_json(value)
+    if text == _setting_text(connection, namespace, key):
+        return
+    last = connection.execute(select(func.max(namespace_settings.c.at))).scalar()
+    now = to_micros(datetime.now(UTC))
+    row = {"namespace": namespace, "key": key, "value": text, "at": now if last is None else max(now, last)}
+    connection.execute(insert(namespace_settings), row)
+
+
+def namespace_setting_history(connection: Connection, namespace: str, key: str) -> list[SettingChange]:
+    """Returns what a namespace's setting was set to, oldest first."""
+    columns = namespace_settings.c
+    rows = connection.execute(
+        select(columns.sequence, columns.value, columns.at)
+        .where(columns.namespace == namespace, columns.key == key)
+        .order_by(columns.sequence)
+    )
+    return [
+        SettingChange(sequence, namespace, key, None if text is None else json.loads(text), from_micros(at))
+        for sequence, text, at in rows
+    ]
+
+
 def clock(connection: Connection) -> datetime:
     """Returns the time for a change: now, but never earlier than the change before."""
     last = connection.execute(select(changes.c.at).order_by(changes.c.sequence.desc()).limit(1)).scalar()
@@ -299,14 +358,19 @@ _ANY_LIVE = (
     .limit(1)
 )
 _ANY_LIVE_IN = _ANY_LIVE.where(edits.c.namespace.in_(bindparam("namespaces", expanding=True)))
+_LAST_SETTING = select(func.coalesce(func.max(namespace_settings.c.sequence), 0)).scalar_subquery()
+_GLANCE = select(_ANY_LIVE.scalar_subquery(), _LAST_SETTING)
+_GLANCE_IN = select(_ANY_LIVE_IN.scalar_subquery(), _LAST_SETTING)
 
 
-def any_live(connection: Connection, namespaces: Sequence[str] | None, now: datetime) -> bool:
-    """Returns whether an edit is in force, in any namespace or in these."""
+def glance(connection: Connection, namespaces: Sequence[str] | None, now: datetime) -> Glance:
+    """Returns whether an edit is in force, in any namespace or in these, and how far settings have come."""
     values: dict[str, object] = {"now": to_micros(now)}
     if namespaces is None:
-        return connection.execute(_ANY_LIVE, values).first() is not None
-    return connection.execute(_ANY_LIVE_IN, {**values, "namespaces": list(namespaces)}).first() is not None
+        number, sequence = connection.execute(_GLANCE, values).one()
+    else:
+        number, sequence = connection.execute(_GLANCE_IN, {**values, "namespaces": list(namespaces)}).one()
+    return Glance(empty=number is None, settings_sequence=sequence)
 
 
 _TEXTS = (

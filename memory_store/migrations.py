@@ -33,7 +33,8 @@ class Migration:
 
 
 def _first_tables(connection: Connection) -> None:
-    tables.metadata.create_all(connection)
+    first = (tables.meta, tables.settings, tables.edits, tables.changes, tables.vectors)
+    tables.metadata.create_all(connection, tables=first)
     connection.execute(
         tables.meta.insert(),
         [
@@ -43,7 +44,14 @@ def _first_tables(connection: Connection) -> None:
     )
 
 
-MIGRATIONS = (Migration(1, "the first tables", _first_tables),)
+def _namespace_settings(connection: Connection) -> None:
+    tables.metadata.create_all(connection, tables=(tables.namespace_settings,))
+
+
+MIGRATIONS = (
+    Migration(1, "the first tables", _first_tables),
+    Migration(2, "settings of a namespace, with their history", _namespace_settings),
+)
 SCHEMA_VERSION = MIGRATIONS[-1].number
 
 

@@ -364,6 +364,39 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingChange:
+    """One entry in the history of a namespace's settings.
+
+    Attributes:
+        sequence: Its place among all such entries of the memory, counted from 1.
+        namespace: The namespace.
+        key: The setting.
+        value: What it was set to; ``None`` if it was forgotten.
+        at: When (UTC); never earlier than the entry before.
+    """
+
+    sequence: int
+    namespace: str
+    key: str
+    value: JSON
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What a reader asks before every query, in one look.
+
+    Attributes:
+        empty: Whether no edit is in force in the namespaces that were asked about.
+        settings_sequence: Of the last change of any namespace's settings, by any process; 0 if there was none. As long
+            as it stays the same, so do the settings.
+    """
+
+    empty: bool
+    settings_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class AddResult:
     """What an ``add`` came to.
 
@@ -462,6 +495,7 @@ class MemoryStats:
         encoder_fingerprint: Of the encoder whose vectors these are; ``None`` before the first vector.
         dimension: Length of a vector; ``None`` before the first vector.
         index_type: Kind of index in use.
+        settings: What is kept for each namespace, by key.
     """
 
     path: str
@@ -476,6 +510,7 @@ class MemoryStats:
     encoder_fingerprint: str | None
     dimension: int | None
     index_type: str
+    settings: Mapping[str, Mapping[str, JSON]]
 
 
 def check_policy(policy: str) -> ConflictPolicy:

@@ -48,8 +48,10 @@ from memory_store.records import (
     ConflictPolicy,
     Edit,
     EditState,
+    Glance,
     Hit,
     MemoryStats,
+    SettingChange,
     VerifyReport,
     check_namespace,
     check_policy,
@@ -59,6 +61,7 @@ from memory_store.records import (
 
 _Edits: TypeAlias = "list[Edit]"
 _Changes: TypeAlias = "list[Change]"
+_SettingChanges: TypeAlias = "list[SettingChange]"
 _Hits: TypeAlias = "list[list[Hit]]"
 _Vectors: TypeAlias = "dict[str, NDArray[np.float32]]"
 
@@ -580,8 +583,15 @@ class EditMemory:
 
     def is_empty(self, *, namespaces: Sequence[str] | None = None) -> bool:
         """Returns whether no edit is in force, anywhere or in these namespaces. Cheap enough for every query."""
+        return self.glance(namespaces=namespaces).empty
+
+    def glance(self, *, namespaces: Sequence[str] | None = None) -> Glance:
+        """Returns whether no edit is in force, anywhere or in these namespaces, and how far their settings have come.
+
+        One look that is cheap enough for every query, so that a reader may keep settings until they change.
+        """
         with self._database.reading() as connection:
-            return not ledger.any_live(connection, namespaces, datetime.now(UTC))
+            return ledger.glance(connection, namespaces, datetime.now(UTC))
 
     def get_setting(self, key: str, default: JSON = None) -> JSON:
         """Returns a JSON value kept with the memory, or ``default``."""
@@ -593,6 +603,39 @@ class EditMemory:
         """Keeps a JSON value with the memory; ``None`` forgets it."""
         with self._database.writing() as connection:
             ledger.set_setting(connection, key, value)
+
+    def get_namespace_setting(self, namespace: str, key: str, default: JSON = None) -> JSON:
+        """Returns a JSON value kept for a namespace, or ``default``; see ``set_namespace_setting``."""
+        check_namespace(namespace)
+        with self._database.reading() as connection:
+            value = ledger.get_namespace_setting(connection, namespace, key)
+        return default if value is None else value
+
+    def set_namespace_setting(self, namespace: str, key: str, value: JSON) -> None:
+        """Keeps a JSON value for a namespace, with its history, as long as there is the memory.
+
+        Every process sees it at its next query, by ``glance``. Unlike edits, settings are not purged: keep no one's
+        words in them.
+
+        Args:
+            namespace: The namespace; it need not have edits.
+            key: Any name.
+            value: The value; ``None`` forgets it. One that is in force already makes no new entry.
+        """
+        check_namespace(namespace)
+        with self._database.writing() as connection:
+            ledger.put_namespace_setting(connection, namespace, key, value)
+
+    def namespace_settings(self) -> dict[str, dict[str, JSON]]:
+        """Returns every value kept for a namespace, by namespace and key."""
+        with self._database.reading() as connection:
+            return ledger.get_namespace_settings(connection)
+
+    def namespace_setting_history(self, namespace: str, key: str) -> _SettingChanges:
+        """Returns what a namespace's setting was set to, by any process, oldest first."""
+        check_namespace(namespace)
+        with self._database.reading() as connection:
+            return ledger.namespace_setting_history(connection, namespace, key)
 
     # -- searching ----------------------------------------------------------------------------------------------------
 
@@ -745,6 +788,7 @@ class EditMemory:
         with self._database.reading() as connection:
             counts = ledger.counts(connection, datetime.now(UTC))
             stored = encoding.stored_encoding(connection)
+            settings = ledger.get_namespace_settings(connection)
         folder = self._index_folder
         return MemoryStats(
             path=self.path,
@@ -759,6 +803,7 @@ class EditMemory:
             encoder_fingerprint=None if stored is None else stored.fingerprint,
             dimension=None if stored is None else stored.dimension,
             index_type=self._index_type.name,
+            settings=settings,
         )
 
     # -- the rest -----------------------------------------------------------------------------------------------------

@@ -47,6 +47,20 @@ settings = Table(
 )
 """JSON values that users of the memory keep with it."""
 
+namespace_settings = Table(
+    "namespace_settings",
+    metadata,
+    Column("sequence", _KEY, primary_key=True, autoincrement=True),
+    Column("namespace", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("value", Text),
+    Column("at", BigInteger, nullable=False),
+    Index("namespace_settings_by_key", "namespace", "key", "sequence"),
+    sqlite_autoincrement=True,
+)
+"""JSON values that users of the memory keep for a namespace: each that was ever set, in order. The last of a key is in
+force; one without a value says that the setting was forgotten."""
+
 edits = Table(
     "edits",
     metadata,

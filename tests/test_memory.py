@@ -552,6 +552,6 @@ def test_statistics(tmp_path):
     assert stats.edits == {"active": 1, "superseded": 1, "purged": 1}
     assert (stats.namespaces, stats.vectors, stats.sequence) == ({"default": 1}, 4, 5)
     assert (stats.encoder_fingerprint, stats.dimension) == ("hashing-64-", 64)
-    assert (stats.path, stats.schema_version) == (str(tmp_path / "facts.db"), 1)
+    assert (stats.path, stats.schema_version) == (str(tmp_path / "facts.db"), 2)
     assert stats.database_bytes > 4096
     assert stats.index_bytes > 2 * 64 * 4

@@ -70,7 +70,7 @@ def show_explanation(output: Output, explanation: Explanation) -> None:
         values |= {"governed by": f"edit {edit.id}", "fact": edit.fact}
         values |= {name: text for name, text in (("source", edit.source), ("author", edit.author)) if text}
     values |= {
-        "probability": f"{decision.probability:.3f} (threshold {decision.threshold:.3f})",
+        "probability": _told(decision),
         "why": decision.reason,
         "answered by": explanation.responder,
         "tokens": f"{explanation.prompt_tokens} of the prompt, {explanation.context_tokens} of context",
@@ -93,6 +93,14 @@ def show_explanation(output: Output, explanation: Explanation) -> None:
     properties(output, values | {"the model reads": explanation.seen})
 
 
+def _told(decision: Decision) -> str:
+    """The probability beside its threshold."""
+    from memedit.routing import told_apart, told_margin
+
+    probability, threshold = told_apart(decision.probability, decision.threshold)
+    return f"{probability} (threshold {threshold}, {decision.threshold_origin}; margin {told_margin(decision)})"
+
+
 def _decision_json(decision: Decision) -> dict[str, Any]:
     edit = decision.edits[0] if decision.governed else None
     return {
@@ -101,6 +109,8 @@ def _decision_json(decision: Decision) -> dict[str, Any]:
         "edit": edit.to_json() if edit else None,
         "probability": decision.probability,
         "threshold": decision.threshold,
+        "threshold_origin": decision.threshold_origin,
+        "margin": decision.margin,
     }
 
 

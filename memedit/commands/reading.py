@@ -144,6 +144,9 @@ def stats(
 
 
 def _stats_lines(found: MemoryStats) -> dict[str, str]:
+    from memedit.thresholds import SETTING
+
+    chosen = [namespace for namespace, settings in found.settings.items() if SETTING in settings]
     states = ", ".join(f"{count:,} {state}" for state, count in found.edits.items() if count)
     return {
         "memory": found.path,
@@ -155,6 +158,7 @@ def _stats_lines(found: MemoryStats) -> dict[str, str]:
         "database": size(found.database_bytes),
         "index": f"{size(found.index_bytes) if found.index_bytes else 'not on disk yet'} ({found.index_type})",
         "encoder": found.encoder_fingerprint or "",
+        "thresholds": "chosen for " + ", ".join(chosen) + " (memedit calibrate --show)" if chosen else "",
         "schema": str(found.schema_version),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from memedit.commands.runtime import Session
 
 if TYPE_CHECKING:
     from memedit.edit_files import BadRecord
-    from memory_store import Edit, EditMemory
+    from memory_store import JSON, Edit, EditMemory
 
 __all__ = ["export_edits", "import_edits"]
 
@@ -133,6 +133,20 @@ def export_edits(
             contains=contains,
         )
         _write(session, edits, file)
+        settings = opened.namespace_settings()
+    _tell_of_thresholds(session, settings, None if all_namespaces else session.config.namespace)
+
+
+def _tell_of_thresholds(session: Session, settings: Mapping[str, Mapping[str, JSON]], namespace: str | None) -> None:
+    """Says that a chosen threshold, which counts for this memory alone, does not go along."""
+    from memedit.thresholds import SETTING
+
+    chosen = [name for name, kept in settings.items() if SETTING in kept and namespace in {None, name}]
+    if chosen:
+        session.output.note(
+            f"not exported: the threshold chosen for {', '.join(chosen)}; where these edits are imported, choose one "
+            "anew (memedit calibrate)"
+        )
 
 
 def _write(session: Session, edits: Iterable[Edit], file: Path) -> None:
