@@ -18,7 +18,6 @@ is: flag, environment, file, default. This file knows nothing of the command lin
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from memedit.errors import ConfigError
+from memedit.suggestions import suggestion
 
 __all__ = ["CONFIG_FILE", "Config", "GenerationSettings", "read_config"]
 
@@ -127,7 +127,8 @@ def _read_table(schema: type, table: Mapping[str, Any], *, where: str, prefix: s
     values = {}
     for key, value in table.items():
         if key not in known:
-            raise ConfigError(f"{where}: unknown key '{prefix}{key}'. {_nearest(key, known)}")
+            hint = suggestion(key, known, listing="Known keys:")
+            raise ConfigError(f"{where}: unknown key '{prefix}{key}'. {hint}")
         values[key] = _read_value(hints[key], value, where=where, key=prefix + key)
     return values
 
@@ -160,8 +161,3 @@ def _build(schema: type, values: dict[str, Any], *, where: str) -> Any:
         return schema(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(known)}."

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from classifiers import TextEncoder
 from memedit.errors import DataFileError
+from memedit.suggestions import nearest
 
 __all__ = ["Demonstration", "DemonstrationSet", "default_demonstrations", "read_demonstrations"]
 
@@ -122,8 +122,8 @@ def _demonstration(line: str, place: str) -> Demonstration:
     names = [field.name for field in fields(Demonstration)]
     for key in record:
         if key not in names:
-            near = get_close_matches(key, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known fields are {', '.join(names)}"
+            near = nearest(key, names)
+            hint = f"known fields are {', '.join(names)}" if near is None else f"did you mean {near!r}?"
             raise DataFileError(f"{place}: unknown field {key!r}; {hint}")
     for field_name in names:
         if field_name not in record:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import difflib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from memedit.errors import DataFileError
+from memedit.suggestions import suggestion
 from memory_store import Edit
 from memory_store.errors import InvalidEditError
 from memory_store.records import checked
@@ -180,8 +180,7 @@ class _Columns:
         self._mapping = mapping
         for name in mapping:
             if not self._is_field(name):
-                near = difflib.get_close_matches(name, self._known, n=1)
-                hint = f"Did you mean '{near[0]}'?" if near else f"Fields: {', '.join(self._known)}."
+                hint = suggestion(name, self._known, listing="Fields:")
                 raise DataFileError(f"The mapping names '{name}', which is no field of an edit. {hint}")
 
     def check_header(self, header: Sequence[str], file: str) -> None:

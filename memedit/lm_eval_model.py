@@ -15,7 +15,6 @@ the base model, in the batches that it would make for the base model alone.
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from memedit.injection import Context, governed_logits
 from memedit.loading import DEFAULT_ENCODER, load
 from memedit.routing import Decision
 from memedit.rows import PromptReader
+from memedit.suggestions import suggestion
 
 if TYPE_CHECKING:
     import torch
@@ -230,8 +230,7 @@ def _check_options(options: dict[str, Any]) -> None:
     own = ("pretrained", "memory", "encoder", "namespace", "dtype", "device")
     for name in options:
         if name not in _PASSED_ON:
-            near = difflib.get_close_matches(name, (*own, *_PASSED_ON), n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"There are {', '.join((*own, *_PASSED_ON))}."
+            hint = suggestion(name, (*own, *_PASSED_ON), listing="There are")
             raise ConfigError(f"The model memedit has no option '{name}' (--model_args). {hint}")
 
 

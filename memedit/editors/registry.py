@@ -12,7 +12,6 @@ known of one loads no model library. This file knows nothing of any method.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 from memedit.editors.editor import Editor, MethodInfo
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError
+from memedit.suggestions import suggestion
 
 __all__ = [
     "BUILT_IN",
@@ -122,9 +122,7 @@ def _entries() -> dict[str, EntryPoint]:
 def _load(name: str) -> Method:
     entries = _entries()
     if name not in entries:
-        near = difflib.get_close_matches(name, entries, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(entries)}."
-        raise ConfigError(f"There is no method '{name}'. {hint}")
+        raise ConfigError(f"There is no method '{name}'. {suggestion(name, entries)}")
     entry = entries[name]
     try:
         method: Any = entry.load()

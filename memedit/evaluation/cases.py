@@ -7,12 +7,12 @@ on an answer. Plain values: this file knows nothing of files, benchmarks, models
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from memedit.errors import InvalidCaseError
+from memedit.suggestions import nearest, suggestion
 from memory_store import Edit
 from memory_store.errors import InvalidEditError
 from memory_store.records import checked
@@ -477,15 +477,13 @@ def _check_keys(what: str, mapping: object, known: Sequence[str]) -> None:
         raise InvalidCaseError(f"{what} must be a JSON object, not {type(mapping).__name__}.")
     for key in mapping:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}."
-            raise InvalidCaseError(f"{what} has no field '{key}'. {hint}")
+            raise InvalidCaseError(f"{what} has no field '{key}'. {suggestion(key, known)}")
 
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        near = nearest(value, choices)
+        hint = "" if near is None else f" Did you mean '{near}'?"
         raise InvalidCaseError(f"'{name}' is one of {', '.join(choices)}, not {value!r}.{hint}")
 
 

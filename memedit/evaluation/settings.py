@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
@@ -10,6 +9,7 @@ from typing import Any, get_args
 from memedit.errors import ConfigError
 from memedit.evaluation.results import Protocol
 from memedit.evaluation.variants import CONTEXTS, Context
+from memedit.suggestions import suggestion
 
 __all__ = ["COMPARABLE", "RunSettings", "differing"]
 
@@ -77,9 +77,7 @@ class RunSettings:
             object.__setattr__(self, name, tuple(dict.fromkeys(value)))
         for protocol in self.protocols:
             if protocol not in get_args(Protocol):
-                near = difflib.get_close_matches(str(protocol), get_args(Protocol), n=1)
-                hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(get_args(Protocol))}."
-                raise ConfigError(f"There is no protocol {protocol!r}. {hint}")
+                raise ConfigError(f"There is no protocol {protocol!r}. {suggestion(protocol, get_args(Protocol))}")
         for name in ("model", "encoder", "distractors", "traffic"):
             if getattr(self, name) is not None or name in ("model", "encoder"):
                 _check_text(name, getattr(self, name))
@@ -116,8 +114,7 @@ class RunSettings:
         known = [one.name for one in fields(cls)]
         for key in mapping:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"Did you mean '{near[0]}'?" if near else f"They have {', '.join(known)}."
+                hint = suggestion(key, known, listing="They have")
                 raise ConfigError(f"The settings of a run have no {key!r}. {hint}")
         try:
             return cls(**mapping)

@@ -5,11 +5,11 @@ Knows nothing of benchmarks, files or cases.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memedit.errors import InvalidCaseError
+from memedit.suggestions import nearest
 
 
 class Fields:
@@ -40,8 +40,8 @@ class Fields:
         for key in keys:
             if key in self.values:
                 return self._text(self.values[key], self.name(key))
-        near = difflib.get_close_matches(keys[0], list(self.values), n=1)
-        hint = f"; did you mean it by '{near[0]}'?" if near else "."
+        near = nearest(keys[0], self.values)
+        hint = "." if near is None else f"; did you mean it by '{near}'?"
         raise InvalidCaseError(f"the field '{self.name(keys[0])}' is missing{hint}")
 
     def optional_text(self, key: str) -> str | None:

@@ -6,7 +6,6 @@ this file knows only what they are called within a data folder.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from collections import Counter
@@ -20,6 +19,7 @@ from memedit.edit_files import BadRecord
 from memedit.errors import ConfigError, DataFileError
 from memedit.evaluation.cases import EvalCase
 from memedit.evaluation.datasets.source import Source
+from memedit.suggestions import suggestion
 
 DATA_VARIABLE = "MEMEDIT_DATA"
 """The environment variable that names the data folder where a call does not."""
@@ -210,7 +210,7 @@ def load_cases(
     dataset, _, split = name.partition(":")
     known = DATASETS.get(dataset)
     if known is None:
-        raise ConfigError(f"There is no dataset '{dataset}'. {_nearest(dataset, list(DATASETS))}")
+        raise ConfigError(f"There is no dataset '{dataset}'. {suggestion(dataset, DATASETS)}")
     if limit is not None and limit < 0:
         raise ConfigError(f"limit must not be negative; it is {limit}.")
     source = _source(name, split, known, data=data, seed=seed)
@@ -260,16 +260,11 @@ def _source(name: str, split: str, known: DatasetFormat, *, data: str | Path | N
     if not known.splits:
         raise ConfigError(f"'{name}' is one file of your own; give it with data=. {place} is a folder.")
     if split not in known.splits:
-        raise ConfigError(f"'{name}' names no split of the dataset. {_nearest(split, list(known.splits))}")
+        raise ConfigError(f"'{name}' names no split of the dataset. {suggestion(split, known.splits)}")
     for pattern in known.splits[split]:
         if files := sorted(file for file in place.glob(pattern) if file.is_file()):
             return Source(name=name, root=place, files=tuple(files), seed=seed)
     raise DataFileError(f"{place} holds no {' or '.join(known.splits[split])}, which '{name}' is read from.")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}."
 
 
 def _sha256(file: Path) -> str:
