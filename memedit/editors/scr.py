@@ -12,11 +12,9 @@ The model reads every query once more, with the facts before it, whether or not 
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +24,7 @@ from memedit.editors.editor import MethodInfo
 from memedit.editors.memory_editor import MemoryEditor
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError, UnsupportedCallError
+from memedit.passes import logits_of
 from memedit.prompts import PLAIN_FORM, Fact, Neutraliser, Segment, context_ids, statement
 from memedit.queries import Query
 from memedit.responders import InContextResponder
@@ -194,22 +193,8 @@ class FactChooser:
         """The logits of the numbers behind each prompt, ``[prompts, numbers]``, in one left-padded pass."""
         import torch
 
-        width = max(map(len, prompts))
-        ids = torch.zeros((len(prompts), width), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        takes = inspect.signature(self._model.forward).parameters
-        given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if "position_ids" in takes:
-            given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        device = self._model.device
-        given = {name: value.to(device) for name, value in given.items()}
-        if "logits_to_keep" in takes:
-            given["logits_to_keep"] = 1
         with torch.inference_mode():
-            logits = self._model(**given, use_cache=False).logits[:, -1, self._numbers]
+            logits = logits_of(self._model, prompts, keep=1)[:, -1, self._numbers]
         read: NDArray[np.float32] = logits.float().cpu().numpy()
         return read
 

@@ -11,7 +11,6 @@ the unedited model's, which `Unedited` remembers and all methods share.
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from memedit.editors.subject import Subject
 from memedit.errors import ConfigError, UnsupportedCallError
 from memedit.evaluation.ability_data import LETTERS, AbilityData, ChoiceQuestion, drawn, stratified, token_windows
 from memedit.injection import Insertion, splice
+from memedit.passes import logits_of
 
 if TYPE_CHECKING:
     import torch
@@ -403,22 +403,10 @@ class _Pass:
     def __init__(self, model: Any, rows: Sequence[_Row]) -> None:
         import torch
 
-        width = max(len(row.ids) for row in rows)
-        padding = [width - len(row.ids) for row in rows]
-        ids = torch.tensor([[0] * pad + list(row.ids) for pad, row in zip(padding, rows, strict=True)])
-        mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
         from_end = [[len(row.ids) - place for place in row.reads] for row in rows]
-        given: dict[str, Any] = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0).to(model.device)}
-        given["logits_to_keep"] = max(map(max, from_end))
-        known = inspect.signature(model.forward).parameters
+        kept = max(map(max, from_end))
         with torch.no_grad():
-            self._logits: torch.Tensor = model(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                use_cache=False,
-                **{name: value for name, value in given.items() if name in known},
-            ).logits
-        kept = self._logits.shape[1]
+            self._logits = logits_of(model, [row.ids for row in rows], keep=kept)
         self._places = [[kept - back for back in row] for row in from_end]
 
     def logits(self, row: int, span: slice = slice(None)) -> torch.Tensor:

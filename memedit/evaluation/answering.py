@@ -8,7 +8,6 @@ methods or references.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memedit.editors.subject import Subject
 from memedit.errors import UnsupportedCallError
 from memedit.injection import Context, ContextInjection, splice
+from memedit.passes import logits_of, pad_left
 
 if TYPE_CHECKING:
     import torch
@@ -242,8 +242,8 @@ class Answerer:
     def _generate(self, batch: Sequence[Row], limit: int) -> list[Answer]:
         """Answers of rows that all have context, or all have none."""
         started = time.perf_counter()
-        ids, mask = self._padded([row.ids for row in batch])
         model = self.subject.model
+        ids, mask = pad_left([row.ids for row in batch], device=model.device, pad=self._pad)
         end_of_text = model.generation_config.eos_token_id
         ends = end_of_text if isinstance(end_of_text, list) else [end_of_text]
         contexts = {place: row.context for place, row in enumerate(batch) if row.context is not None}
@@ -291,28 +291,7 @@ class Answerer:
 
     def _logits(self, model: Any | None, texts: Sequence[Sequence[int]], *, keep: int) -> torch.Tensor:
         """Logits at the last ``keep`` places of each text, ``[texts, keep, vocabulary]``."""
-        answering = model if model is not None else self.subject.model
-        ids, mask = self._padded(texts)
-        takes = inspect.signature(answering.forward).parameters
-        extra: dict[str, Any] = {}
-        if "position_ids" in takes:
-            extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        if "logits_to_keep" in takes:
-            extra["logits_to_keep"] = keep
-        logits: torch.Tensor = answering(input_ids=ids, attention_mask=mask, use_cache=False, **extra).logits
-        return logits[:, -keep:]
-
-    def _padded(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows padded on the left, and their mask; both ``[rows, width]``."""
-        import torch
-
-        width = max(map(len, texts))
-        ids = torch.full((len(texts), width), self._pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for place, text in enumerate(texts):
-            ids[place, width - len(text) :] = torch.tensor(text)
-            mask[place, width - len(text) :] = 1
-        return ids.to(self.subject.model.device), mask.to(self.subject.model.device)
+        return logits_of(model if model is not None else self.subject.model, texts, keep=keep, pad=self._pad)
 
     @property
     def _pad(self) -> int:

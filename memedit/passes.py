@@ -1,0 +1,75 @@
+"""One forward pass over rows of different lengths: padded on the left, each with positions of its own.
+
+A row's logits are then those that it has by itself, whatever stands beside it. This file works on token ids. It knows
+nothing of edits, text or tokenizers, and leaves gradients and precision to its callers.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["logits_of", "pad_left", "positions", "takes"]
+
+
+def pad_left(
+    rows: Sequence[Sequence[int]], *, device: torch.device | str, pad: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring rows to one width.
+
+    Args:
+        rows: Token ids, at least one row.
+        device: Where the tensors are put.
+        pad: The id that stands before the shorter rows.
+
+    Returns:
+        The rows padded on the left, and a mask that is 1 for their own tokens and 0 for padding, both
+        ``[rows, width]``.
+    """
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[place, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """The place of each token among its row's own, from 0, and 0 for padding; ``mask`` is ``[rows, width]``."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def takes(model: Any, argument: str) -> bool:
+    """Whether a model's forward pass has an argument of that name."""
+    return argument in inspect.signature(model.forward).parameters
+
+
+def logits_of(
+    model: Any, rows: Sequence[Sequence[int]], *, keep: int | None = None, pad: int = 0, **options: Any
+) -> torch.Tensor:
+    """What a model makes of some rows, in one pass.
+
+    Args:
+        model: The model.
+        rows: Token ids, at least one row.
+        keep: At how many places, counted from the end, logits are wanted; None for all.
+        pad: The id that stands before the shorter rows.
+        **options: Passed on to the model.
+
+    Returns:
+        Logits, ``[rows, keep, vocabulary]``. The last place of each row is that of its last token.
+    """
+    ids, mask = pad_left(rows, device=model.device, pad=pad)
+    if takes(model, "position_ids"):
+        options["position_ids"] = positions(mask)
+    if keep is not None and takes(model, "logits_to_keep"):
+        options["logits_to_keep"] = keep
+    logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits
+    return logits if keep is None else logits[:, -keep:]
