@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["logits_of", "pad_left", "positions", "takes"]
+__all__ = ["logits_of", "max_positions", "pad_left", "positions", "takes"]
 
 
 def pad_left(
@@ -73,3 +73,9 @@ def logits_of(
         options["logits_to_keep"] = keep
     logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits
     return logits if keep is None else logits[:, -keep:]
+
+
+def max_positions(model: Any) -> int | None:
+    """How many tokens a model reads at most; None where its configuration does not say so."""
+    longest: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return longest

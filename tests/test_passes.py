@@ -12,7 +12,7 @@ import torch
 from tiny import ARCHITECTURES, VOCABULARY, tiny_model
 from transformers import BloomConfig, BloomForCausalLM
 
-from memedit.passes import logits_of, pad_left, positions, takes
+from memedit.passes import logits_of, max_positions, pad_left, positions, takes
 
 ROWS = [[7, 8, 9, 10, 11], [12], [13, 14, 15], [16, 17, 18, 19, 20, 21, 22, 23]]
 PAD = 5
@@ -101,3 +101,9 @@ def test_what_a_model_takes_is_told() -> None:
     assert takes(tiny_model(), "position_ids")
     assert not takes(bloom(), "position_ids")
     assert not takes(WithoutKeep(), "logits_to_keep")
+
+
+def test_the_most_tokens_are_those_of_the_configuration() -> None:
+    model = tiny_model("gpt2")
+    assert max_positions(model) == model.config.n_positions == 4096
+    assert max_positions(bloom()) is None

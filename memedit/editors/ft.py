@@ -34,6 +34,7 @@ from memedit.architectures import ARCHITECTURES, architecture_of
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError, UnsupportedCallError
+from memedit.passes import max_positions
 from memedit.prompts import Neutraliser
 from memory_store import Edit, InvalidEditError
 from memory_store.records import checked
@@ -321,7 +322,7 @@ class ExampleMaker:
             raise ConfigError(f"{subject.name} has no chat template; leave 'template' away, or say false.")
         self._tokenizer = subject.tokenizer
         self._neutral = Neutraliser.for_tokenizer(subject.tokenizer)
-        self._limit = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
+        self._limit = max_positions(subject.model)
         self._ending = _end_of_turn(subject)
         chats = subject.chats if template is None else template
         self._make: Callable[[str, str], Example] = self._chat if chats else self._raw

@@ -22,7 +22,7 @@ from memedit.editors.subject import Subject
 from memedit.errors import ConfigError, UnsupportedCallError
 from memedit.evaluation.ability_data import LETTERS, AbilityData, ChoiceQuestion, drawn, stratified, token_windows
 from memedit.injection import Insertion, splice
-from memedit.passes import logits_of
+from memedit.passes import logits_of, max_positions
 
 if TYPE_CHECKING:
     import torch
@@ -513,7 +513,7 @@ def _logit_tokens(model: Any) -> int:
 
 
 def _check_lengths(model: Any, rows: Sequence[_Row]) -> None:
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max_positions(model)
     width = max((len(row.ids) for row in rows), default=0)
     if longest is not None and width > longest:
         raise UnsupportedCallError(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memedit.editors.subject import Subject
 from memedit.errors import UnsupportedCallError
 from memedit.injection import Context, ContextInjection, splice
-from memedit.passes import logits_of, pad_left
+from memedit.passes import logits_of, max_positions, pad_left
 
 if TYPE_CHECKING:
     import torch
@@ -229,7 +229,7 @@ class Answerer:
 
     def _check_length(self, row: Row, more: int) -> None:
         model = row.model if row.model is not None else self.subject.model
-        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        longest = max_positions(model)
         length = len(row.seen)
         if longest is not None and length + more > longest:
             raise UnsupportedCallError(
