@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memedit.evaluation import Match, Probe, ProbePrompt, Reference
+from memedit.evaluation.cases import folded
 from memedit.evaluation.datasets.probes import probe
-from memedit.evaluation.scoring import folded, is_said, overlap, read, routed, says_old
+from memedit.evaluation.scoring import is_said, overlap, read, routed, says_old
 from memedit.queries import Query
 from memedit.routing import Candidate, Decision, RoutingTimings
 from memory_store import Edit

@@ -56,7 +56,9 @@ Role = Literal["user", "assistant"]
 
 _CONTEXT_KINDS = frozenset(get_args(ContextKind))
 _OUT_OF_SCOPE_KINDS = frozenset(get_args(OutOfScopeKind))
-_DIRECT_KINDS = frozenset({"edit", "paraphrase", "detail", "opinion", "alias"})
+
+DIRECT_KINDS: frozenset[ProbeKind] = frozenset({"edit", "paraphrase", "detail", "opinion", "alias"})
+"""Kinds of probes that ask for an edit itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,13 +299,13 @@ class EvalCase:
                 checked(edit)
             except InvalidEditError as error:
                 raise InvalidCaseError(f"'edits[{place}]': {error}") from error
-        told = {_folded(text) for edit in self.edits for text in edit.paraphrases}
+        told = {folded(text) for edit in self.edits for text in edit.paraphrases}
         for place, probe in enumerate(self.probes):
             if probe.of_edit is not None and probe.of_edit >= len(self.edits):
                 raise InvalidCaseError(
                     f"'probes[{place}].of_edit' is {probe.of_edit}, but the case has {len(self.edits)} edits, from 0."
                 )
-            if _folded(probe.prompt.text) in told:
+            if folded(probe.prompt.text) in told:
                 raise InvalidCaseError(
                     f"'probes[{place}].prompt' is a paraphrase that the edit itself holds; "
                     "take it out of the edit, or the memory is asked what it was told."
@@ -358,18 +360,23 @@ def coinciding_probes(cases: Iterable[EvalCase]) -> dict[str, tuple[int, ...]]:
         The places of such probes, by the id of their case; cases without one are left out.
     """
     every = list(cases)
-    edited = {_folded(edit.prompt) for case in every for edit in case.edits}
-    edited |= {_folded(probe.prompt.text) for case in every for probe in case.probes if probe.kind in _DIRECT_KINDS}
+    edited = {folded(edit.prompt) for case in every for edit in case.edits}
+    edited |= {folded(probe.prompt.text) for case in every for probe in case.probes if probe.kind in DIRECT_KINDS}
     found = {}
     for case in every:
         places = tuple(
             place
             for place, probe in enumerate(case.probes)
-            if not probe.in_scope and _folded(probe.prompt.text) in edited
+            if not probe.in_scope and folded(probe.prompt.text) in edited
         )
         if places:
             found[case.id] = places
     return found
+
+
+def folded(text: str) -> str:
+    """A text in the form in which prompts are compared: case and white space aside."""
+    return " ".join(text.split()).casefold()
 
 
 def conflicting(case: EvalCase, *, of_edit: int = 0) -> EvalCase | None:
@@ -492,7 +499,3 @@ def _check_text(name: str, text: object) -> None:
         raise InvalidCaseError(f"'{name}' must be text, not {type(text).__name__}.")
     if not text.strip():
         raise InvalidCaseError(f"'{name}' is empty.")
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split()).casefold()

@@ -12,13 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from memedit.errors import ConfigError
-from memedit.evaluation.cases import EvalCase
-from memedit.evaluation.scoring import folded
+from memedit.evaluation.cases import DIRECT_KINDS, EvalCase, folded
 from memory_store import Edit
 
 __all__ = ["Group", "PlacedCase", "chosen_cases", "groups_of"]
-
-_DIRECT_KINDS = frozenset({"edit", "paraphrase", "detail", "opinion", "alias"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +187,7 @@ def _told_texts(edit: Edit) -> set[str]:
 def _direct_probes(case: EvalCase) -> Iterator[tuple[str, Edit]]:
     """The texts, in folded form, of the probes that ask for an edit itself, with the edit."""
     for probe in case.probes:
-        if probe.kind in _DIRECT_KINDS and probe.of_edit is not None:
+        if probe.kind in DIRECT_KINDS and probe.of_edit is not None:
             yield folded(probe.prompt.text), case.edits[probe.of_edit]
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from memedit.evaluation.cases import Probe, ProbePrompt, Reference
+from memedit.evaluation.cases import Probe, ProbePrompt, Reference, folded
 from memedit.evaluation.matching import Match, match_answer, normalise_answer, read_yes_no
 from memedit.evaluation.results import Routed
 from memedit.routing import Decision
 from memory_store import Edit
 
-__all__ = ["folded", "is_said", "overlap", "read", "routed", "says_old"]
+__all__ = ["is_said", "overlap", "read", "routed", "says_old"]
 
 
 def read(answer: str, prompt: ProbePrompt, reference: Reference) -> Match | None:
@@ -98,11 +98,6 @@ def routed(decision: Decision, probe: Probe, *, gold: Sequence[Edit], asked: dic
         edit=shown.prompt if shown else None,
         similarity=best.similarity if best else None,
     )
-
-
-def folded(text: str) -> str:
-    """A text in the form in which prompts are compared: case and white space aside."""
-    return " ".join(text.split()).casefold()
 
 
 def _identity(edit: Edit) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from memedit.editors.subject import Subject
 from memedit.errors import ConfigError
 from memedit.evaluation.ability import Ability, AbilityBench
 from memedit.evaluation.answering import Answer, Answerer, Row
-from memedit.evaluation.cases import EvalCase, Probe, ProbePrompt
+from memedit.evaluation.cases import EvalCase, Probe, ProbePrompt, folded
 from memedit.evaluation.fluency import ngram_entropy
 from memedit.evaluation.peak_memory import PeakMemory
 from memedit.evaluation.plan import Group, PlacedCase
@@ -30,7 +30,7 @@ from memedit.evaluation.results import (
     Likelihoods,
     ProbeResult,
 )
-from memedit.evaluation.scoring import folded, is_said, overlap, read, routed, says_old
+from memedit.evaluation.scoring import is_said, overlap, read, routed, says_old
 from memory_store import Edit
 
 if TYPE_CHECKING:
