@@ -39,7 +39,7 @@ from memedit.evaluation.results import Protocol as ProtocolName
 from memedit.evaluation.runfolder import RunFolder
 from memedit.evaluation.settings import RunSettings
 from memedit.evaluation.variants import Paragraphs, with_conflicts, with_contexts
-from memedit.evaluation.worker import GENERATING, AbilityTask, EvalWorker, Options, Part, Task
+from memedit.evaluation.worker import GENERATING, AbilityTask, EvalWorker, Options, Part, Task, failed_case
 
 if TYPE_CHECKING:
     from memedit.evaluation.judge import Judge
@@ -502,15 +502,7 @@ def _results(task: Task, outcome: list[CaseResult] | TaskError) -> list[CaseResu
     if not isinstance(outcome, TaskError):
         return outcome
     return [
-        CaseResult(
-            case=placed.case.id,
-            position=placed.position,
-            made=len(part.group.edits),
-            testable=True,
-            probes=(),
-            topic=placed.case.topic,
-            error=f"{outcome.type}: {outcome.message}",
-        )
+        failed_case(placed, part.group, f"{outcome.type}: {outcome.message}")
         for part in task.parts
         for placed in part.placed()
     ]

@@ -36,7 +36,7 @@ from memory_store import Edit
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["GENERATING", "AbilityTask", "EvalWorker", "Options", "Part", "Task"]
+__all__ = ["GENERATING", "AbilityTask", "EvalWorker", "Options", "Part", "Task", "failed_case"]
 
 GENERATING = frozenset({"free", "oracle-router", "no-router"})
 """The protocols under which answers are generated."""
@@ -390,7 +390,8 @@ class EvalWorker:
     def _result(self, task: Task, prepared: _Prepared, placed: PlacedCase, error: Exception | None) -> CaseResult:
         made, case = len(prepared.part.group.edits), placed.case
         if error is not None or prepared.cost is None:
-            return _failed(placed, made, error if error is not None else ConfigError("no edits were made"))
+            why = error if error is not None else ConfigError("no edits were made")
+            return failed_case(placed, prepared.part.group, f"{type(why).__name__}: {why}")
         base = task.unedited.get(case.id)
         mine = [one for one in prepared.asked if one.case.case.id == case.id]
         probes = tuple(self._scored(task, one, prepared.askers) for one in mine)
@@ -485,6 +486,25 @@ class EvalWorker:
         return ngram_entropy(answer.text)
 
 
+def failed_case(placed: PlacedCase, group: Group, error: str) -> CaseResult:
+    """What is written down of a case that could not be asked.
+
+    Args:
+        placed: The case.
+        group: The group that it is part of.
+        error: What went wrong.
+    """
+    return CaseResult(
+        case=placed.case.id,
+        position=placed.position,
+        made=len(group.edits),
+        testable=True,
+        probes=(),
+        topic=placed.case.topic,
+        error=error,
+    )
+
+
 def _made(editor: Editor, edits: Sequence[Edit], *, one_by_one: bool) -> EditCost:
     """Make edits, together or one after the other, and say what all of them cost."""
     if not edits:
@@ -577,18 +597,6 @@ def _is_testable(cell: Cell, probes: Sequence[ProbeResult]) -> bool:
     if cell.protocol not in GENERATING or not edits:
         return True
     return not all(is_said(result.match) for result in edits)
-
-
-def _failed(placed: PlacedCase, made: int, error: Exception) -> CaseResult:
-    return CaseResult(
-        case=placed.case.id,
-        position=placed.position,
-        made=made,
-        testable=True,
-        probes=(),
-        topic=placed.case.topic,
-        error=f"{type(error).__name__}: {error}",
-    )
 
 
 def _share(hits: Iterable[bool]) -> float:
