@@ -39,7 +39,7 @@ from memedit.evaluation.results import Protocol as ProtocolName
 from memedit.evaluation.runfolder import RunFolder
 from memedit.evaluation.settings import RunSettings
 from memedit.evaluation.variants import Paragraphs, with_conflicts, with_contexts
-from memedit.evaluation.worker import GENERATING, AbilityTask, EvalWorker, Options, Part, Task, failed_case
+from memedit.evaluation.worker import GENERATING, AbilityTask, EvalWorker, Part, Task, failed_case
 
 if TYPE_CHECKING:
     from memedit.evaluation.judge import Judge
@@ -457,13 +457,7 @@ def _worker(
     if settings.ability:
         changes = any(info.changes == "weights" for info in infos)
         bench = AbilityBench(subject, AbilityData.load(data), keep_model=changes)
-    options = Options(
-        max_new_tokens=settings.max_new_tokens,
-        batch_tokens=settings.batch_tokens,
-        kl=settings.kl,
-        fluency=settings.fluency,
-    )
-    return EvalWorker(subject, create, options, bench=bench)
+    return EvalWorker(subject, create, settings, bench=bench)
 
 
 def _tasks(job: _Job, unedited: Mapping[str, CaseResult]) -> list[Task]:

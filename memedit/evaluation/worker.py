@@ -31,35 +31,19 @@ from memedit.evaluation.results import (
     ProbeResult,
 )
 from memedit.evaluation.scoring import is_said, overlap, read, routed, says_old
+from memedit.evaluation.settings import RunSettings
 from memory_store import Edit
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["GENERATING", "AbilityTask", "EvalWorker", "Options", "Part", "Task", "failed_case"]
+__all__ = ["GENERATING", "AbilityTask", "EvalWorker", "Part", "Task", "failed_case"]
 
 GENERATING = frozenset({"free", "oracle-router", "no-router"})
 """The protocols under which answers are generated."""
 
 FLUENCY_TOKENS = 100
 """How long a text fluency is measured on may become (Meng et al. 2022, section 5.1)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What holds for all cells of a run.
-
-    Attributes:
-        max_new_tokens: The most tokens of an answer, the same for every prompt.
-        batch_tokens: The most tokens of a batch.
-        kl: Whether next-token distributions are compared out of scope.
-        fluency: Whether a longer text is generated about each edit's subject.
-    """
-
-    max_new_tokens: int = 32
-    batch_tokens: int = 4_096
-    kl: bool = True
-    fluency: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +144,7 @@ class EvalWorker:
     Args:
         subject: The model.
         create_editor: Attaches a method to the model, by name.
-        options: What holds for all tasks.
+        settings: What the run is asked to do.
         bench: What measures general ability, made while nothing was edited; needed for tasks that ask for it.
     """
 
@@ -168,17 +152,17 @@ class EvalWorker:
         self,
         subject: Subject,
         create_editor: Callable[[str, Subject], Editor],
-        options: Options,
+        settings: RunSettings,
         *,
         bench: AbilityBench | None = None,
     ) -> None:
         self.subject = subject
-        self.options = options
+        self.settings = settings
         self._bench = bench
         self._create = create_editor
         self._editors: dict[str, Editor] = {}
         self._editing: _Editing | None = None
-        self._answerer = Answerer(subject, max_new_tokens=options.max_new_tokens, batch_tokens=options.batch_tokens)
+        self._answerer = Answerer(subject, max_new_tokens=settings.max_new_tokens, batch_tokens=settings.batch_tokens)
         subject.encoder.encode(["ready"])  # loads it now, so that no edit's cost includes it
 
     def __call__(self, task: Task | AbilityTask) -> list[CaseResult] | Ability:
@@ -222,7 +206,7 @@ class EvalWorker:
             self._editors[cell.method] = self._create(cell.method, self.subject)
         editor = self._editors[cell.method]
         before: dict[tuple[int, ...], torch.Tensor] = {}
-        if editor.info.changes == "weights" and self.options.kl and cell.protocol in GENERATING:
+        if editor.info.changes == "weights" and self.settings.kl and cell.protocol in GENERATING:
             rows = [Row(ids) for ids in self._out_of_scope(group)]
             before = dict(zip((row.ids for row in rows), self._answerer.next_log_probabilities(rows), strict=True))
         try:
@@ -343,7 +327,7 @@ class EvalWorker:
         rows = [Row(one.ids, one.treatment.context, one.treatment.model) for one in changed]
         for one, answer in zip(changed, self._answerer.answer(rows, remember=not weights), strict=True):
             one.answer = answer
-        if not self.options.kl or not task.unedited:
+        if not self.settings.kl or not task.unedited:
             return
         outside = [one for one in changed if not one.probe.in_scope]
         rows = [Row(one.ids, one.treatment.context, one.treatment.model) for one in outside]
@@ -472,7 +456,7 @@ class EvalWorker:
     def _fluency_ids(self, cell: Cell, case: EvalCase) -> tuple[int, ...] | None:
         """The prompt for a text about the subject of the case's first edit; None where none is wanted."""
         subject = case.edits[0].subject if case.edits else None
-        if not self.options.fluency or subject is None or cell.protocol != "free":
+        if not self.settings.fluency or subject is None or cell.protocol != "free":
             return None
         text = f"Tell me about {subject}." if self.subject.chats else f"{subject} is"
         return prompt_ids(self.subject, ProbePrompt(text=text))
