@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
 from memedit.editors.editor import Editor, TokenIds, Treatment
@@ -295,8 +296,8 @@ def mmlu(subject: Subject, editor: Editor, questions: Sequence[ChoiceQuestion], 
             after[place] = choice
     right = [question.answer for question in questions]
     return ChoiceScore(
-        accuracy=_share(map(int.__eq__, after, right)),
-        before=_share(map(int.__eq__, before, right)),
+        accuracy=fmean(map(int.__eq__, after, right)),
+        before=fmean(map(int.__eq__, before, right)),
         questions=len(questions),
         treated=len(moved),
         changed=sum(map(int.__ne__, after, before)),
@@ -349,11 +350,6 @@ class AbilityBench:
             me_ppl=perplexity(subject, editor, self._sentences, unedited=unedited) if self._sentences else None,
             mmlu=mmlu(subject, editor, self._questions, unedited=unedited) if self._questions else None,
         )
-
-
-def _share(told: Iterable[bool]) -> float:
-    answers = list(told)
-    return sum(answers) / len(answers)
 
 
 def _exp(nats: float) -> float:

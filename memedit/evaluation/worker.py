@@ -7,9 +7,10 @@ the method treats the ids, the model generates, and only then are answers and re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from memedit.editors.editor import EditCost, Editor, RoutedEditor, TokenIds, Treatment
@@ -349,14 +350,14 @@ class EvalWorker:
             before = _before(task, one)
             if task.cell.protocol == "teacher-forced":
                 rating, wanted = next(ratings), next(tokens)
-                accuracy = _share(a == b for a, b in zip(rating.likeliest, wanted, strict=True))
+                accuracy = fmean(a == b for a, b in zip(rating.likeliest, wanted, strict=True))
                 earlier = before.forced if before is not None else None
                 one.forced = ForcedScore(
                     accuracy=accuracy,
                     before=earlier.accuracy if earlier is not None else accuracy,
                     unchanged=1.0
                     if earlier is None
-                    else _share(a == b for a, b in zip(rating.likeliest, earlier.likeliest, strict=True)),
+                    else fmean(a == b for a, b in zip(rating.likeliest, earlier.likeliest, strict=True)),
                     likeliest=rating.likeliest,
                 )
             else:
@@ -581,8 +582,3 @@ def _is_testable(cell: Cell, probes: Sequence[ProbeResult]) -> bool:
     if cell.protocol not in GENERATING or not edits:
         return True
     return not all(is_said(result.match) for result in edits)
-
-
-def _share(hits: Iterable[bool]) -> float:
-    every = list(hits)
-    return sum(every) / len(every)
