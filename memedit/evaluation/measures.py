@@ -23,6 +23,8 @@ from memedit.evaluation.results import CaseResult, Cell, Likelihoods, ProbeResul
 from memedit.evaluation.statistics import Tally
 
 __all__ = [
+    "LEGACY_PROTOCOL",
+    "TOLD",
     "MethodFacts",
     "Quantity",
     "Results",
@@ -48,8 +50,8 @@ MethodFacts = Mapping[str, Mapping[str, Any]]
 TOLD = "told the edit"
 """What the comparability of methods says that are handed the gold edit."""
 
-LEGACY = "teacher-forced (legacy, not comparable)"
-"""The comparability of teacher-forced figures."""
+LEGACY_PROTOCOL = "teacher-forced"
+"""The protocol whose figures are kept for comparison with published tables only."""
 
 BASE = "base"
 """The name of the unedited model among the methods."""
@@ -244,7 +246,7 @@ def in_order(figures: Iterable[Figure]) -> tuple[Figure, ...]:
 
 
 def _comparability(protocol: str, method: Mapping[str, Any]) -> str:
-    group = LEGACY if protocol == "teacher-forced" else protocol
+    group = f"{protocol} (legacy, not comparable)" if protocol == LEGACY_PROTOCOL else protocol
     return f"{group} · {TOLD}" if is_told(protocol, method) else group
 
 

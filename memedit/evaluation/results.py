@@ -15,6 +15,7 @@ from memedit.evaluation.cases import ProbeKind
 from memedit.evaluation.matching import Match
 
 __all__ = [
+    "GENERATING",
     "CaseResult",
     "Cell",
     "EditingCost",
@@ -27,6 +28,9 @@ __all__ = [
 
 Protocol = Literal["free", "teacher-forced", "probability", "oracle-router", "no-router"]
 """How a model is asked and how its answer is read: see docs/evaluation.md for each."""
+
+GENERATING: tuple[Protocol, ...] = ("free", "no-router", "oracle-router")
+"""The protocols under which answers are generated, the one nearest to use first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

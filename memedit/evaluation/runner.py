@@ -34,12 +34,12 @@ from memedit.evaluation.plan import Group, PlacedCase, chosen_cases, groups_of
 from memedit.evaluation.provenance import machine, revision, versions
 from memedit.evaluation.report.page import render_page
 from memedit.evaluation.reporting import report_of
-from memedit.evaluation.results import CaseResult, Cell
+from memedit.evaluation.results import GENERATING, CaseResult, Cell
 from memedit.evaluation.results import Protocol as ProtocolName
 from memedit.evaluation.runfolder import RunFolder
 from memedit.evaluation.settings import RunSettings
 from memedit.evaluation.variants import Paragraphs, with_conflicts, with_contexts
-from memedit.evaluation.worker import GENERATING, AbilityTask, EvalWorker, Part, Task, failed_case
+from memedit.evaluation.worker import AbilityTask, EvalWorker, Part, Task, failed_case
 
 if TYPE_CHECKING:
     from memedit.evaluation.judge import Judge

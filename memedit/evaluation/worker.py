@@ -24,6 +24,7 @@ from memedit.evaluation.peak_memory import PeakMemory
 from memedit.evaluation.plan import Group, PlacedCase
 from memedit.evaluation.rendering import answer_ids, bare_ids, prompt_ids
 from memedit.evaluation.results import (
+    GENERATING,
     CaseResult,
     Cell,
     EditingCost,
@@ -38,10 +39,7 @@ from memory_store import Edit
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["GENERATING", "AbilityTask", "EvalWorker", "Part", "Task", "failed_case"]
-
-GENERATING = frozenset({"free", "oracle-router", "no-router"})
-"""The protocols under which answers are generated."""
+__all__ = ["AbilityTask", "EvalWorker", "Part", "Task", "failed_case"]
 
 FLUENCY_TOKENS = 100
 """How long a text fluency is measured on may become (Meng et al. 2022, section 5.1)."""

@@ -12,7 +12,9 @@ from typing import get_args
 
 from memedit.evaluation.cases import ProbeKind
 from memedit.evaluation.figures import EvalReport, Figure, Measure
+from memedit.evaluation.measures import LEGACY_PROTOCOL, TOLD
 from memedit.evaluation.report.numbers import sign_of, whole_number
+from memedit.evaluation.results import GENERATING
 
 __all__ = [
     "Column",
@@ -34,27 +36,21 @@ __all__ = [
     "protocol_of",
 ]
 
-LEGACY = "teacher-forced"
-"""The protocol whose figures are kept for comparison with published tables only."""
-
-TOLD = "told the edit"
-"""What stands in the comparability of methods that are handed the edit a probe belongs to."""
-
-_PROTOCOLS = ("free", "no-router", "oracle-router", "probability", LEGACY)
+_PROTOCOLS: tuple[str, ...] = (*GENERATING, "probability", LEGACY_PROTOCOL)
 
 _NOTES = {
     "free": "All edits in place at once; the model sees what a user would type, and answers freely.",
     "no-router": "Ablation: the nearest edit always governs, so that only answering is tested.",
     "oracle-router": "Ablation: the right edit always governs, so that only answering is tested.",
     "probability": "Two given answers are compared by their likelihood; the model says nothing by itself.",
-    LEGACY: (
+    LEGACY_PROTOCOL: (
         "Legacy: each token of the wanted answer is guessed with the ones before it given, which hands over the "
         "answer's beginning and its length. Only for comparison with published tables."
     ),
 }
 
-_IN_SCOPE_READINGS = {"probability": "P(new) > P(old)", LEGACY: "token accuracy"}
-_OUT_OF_SCOPE_READINGS = {"probability": "P(old) > P(new)", LEGACY: "token agreement"}
+_IN_SCOPE_READINGS = {"probability": "P(new) > P(old)", LEGACY_PROTOCOL: "token accuracy"}
+_OUT_OF_SCOPE_READINGS = {"probability": "P(old) > P(new)", LEGACY_PROTOCOL: "token agreement"}
 
 _HEADLINE_MEASURES: tuple[Measure, ...] = (
     "reliability",
@@ -208,7 +204,7 @@ def measures_of(report: EvalReport, dataset: str) -> list[Measure]:
 
 def is_legacy(comparability: str) -> bool:
     """Whether a group's figures are kept for comparison with published tables only."""
-    return protocol_of(comparability) == LEGACY
+    return protocol_of(comparability) == LEGACY_PROTOCOL
 
 
 def protocol_of(comparability: str) -> str:
@@ -385,7 +381,7 @@ def _shown(row: Row) -> tuple[tuple[float, float | None, float | None] | None, .
 def _group_rank(comparability: str) -> tuple[bool, int, bool, str]:
     protocol = protocol_of(comparability)
     place = _PROTOCOLS.index(protocol) if protocol in _PROTOCOLS else len(_PROTOCOLS)
-    return (protocol == LEGACY, place, TOLD in comparability, comparability)
+    return (protocol == LEGACY_PROTOCOL, place, TOLD in comparability, comparability)
 
 
 def _words(reading: str | None) -> str:

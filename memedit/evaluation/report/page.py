@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any
 
 from memedit.evaluation.figures import EvalReport, Measure
+from memedit.evaluation.measures import Results
 from memedit.evaluation.report import plots
 from memedit.evaluation.report.arrangement import (
     FigureTable,
@@ -35,7 +36,7 @@ from memedit.evaluation.report.numbers import (
     whole_number,
 )
 from memedit.evaluation.report.plots import KindPlots, PlotGroup
-from memedit.evaluation.report.records import CaseTexts, RecordChoice, Results, records_of
+from memedit.evaluation.report.records import CaseTexts, RecordChoice, records_of
 
 __all__ = ["render_page"]
 

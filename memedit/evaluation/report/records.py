@@ -13,15 +13,15 @@ from typing import TypeVar
 
 from memedit.evaluation.cases import EvalCase
 from memedit.evaluation.figures import EvalReport
+from memedit.evaluation.measures import Results, counted_cases, counted_probes
 from memedit.evaluation.report.arrangement import edits_phrase, method_rank
-from memedit.evaluation.results import CaseResult, Cell, ProbeResult, Routed
+from memedit.evaluation.results import GENERATING, CaseResult, Cell, ProbeResult, Routed
 
 __all__ = [
     "CaseTexts",
     "FalseFire",
     "MissedProbe",
     "RecordChoice",
-    "Results",
     "SlowRecord",
     "WorstRecord",
     "records_of",
@@ -29,9 +29,6 @@ __all__ = [
 
 CaseTexts = Mapping[tuple[str, str], EvalCase]
 """The cases by dataset and id; those that are not there are shown by their ids."""
-
-Results = Mapping[Cell, Sequence[CaseResult]]
-"""What came of each case, by cell."""
 
 _WORST = 18
 """How many worst records of a dataset are shown."""
@@ -41,8 +38,6 @@ _FALSE_FIRES = 18
 """How many false fires of a dataset are shown."""
 _SLOWEST = 10
 """How many slow records of a dataset are shown."""
-
-_GENERATING = ("free", "no-router", "oracle-router")
 
 T = TypeVar("T")
 
@@ -170,7 +165,7 @@ def records_of(report: EvalReport, dataset: str, results: Results, cases: CaseTe
     """Chooses the records of a dataset that are worth a look."""
     cells = sorted((cell for cell in results if cell.dataset == dataset), key=lambda cell: (-cell.edits, cell))
     present = {cell.protocol for cell in cells}
-    protocol = next((one for one in _GENERATING if one in present), None)
+    protocol = next((one for one in GENERATING if one in present), None)
     if protocol is None:
         return RecordChoice(protocol=None)
     cells = [cell for cell in cells if cell.protocol == protocol]
@@ -194,12 +189,8 @@ def records_of(report: EvalReport, dataset: str, results: Results, cases: CaseTe
 
 
 def _worst_records(cell: Cell, results: Sequence[CaseResult], cases: CaseTexts) -> Iterable[WorstRecord]:
-    for result in results:
-        if not result.testable or result.error is not None:
-            continue
-        asked = [
-            probe for probe in result.probes if probe.in_scope and probe.left_out is None and probe.match is not None
-        ]
+    for result in counted_cases(results):
+        asked = [probe for probe in counted_probes(result) if probe.in_scope and probe.match is not None]
         passed = {_test(probe) for probe in asked if probe.group_rule == "any" and _answered(probe)}
         missed = [probe for probe in asked if not _answered(probe) and _test(probe) not in passed]
         if missed:
@@ -241,9 +232,9 @@ def _missed_probe(probe: ProbeResult, case: EvalCase | None) -> MissedProbe:
 def _false_fires(cell: Cell, results: Sequence[CaseResult], cases: CaseTexts) -> Iterable[FalseFire]:
     for result in results:
         case = cases.get((cell.dataset, result.case))
-        for probe in result.probes:
+        for probe in counted_probes(result):
             routed = probe.routed
-            if probe.in_scope or probe.left_out is not None or routed is None or not routed.fired or routed.right:
+            if probe.in_scope or routed is None or not routed.fired or routed.right:
                 continue
             yield FalseFire(
                 case=result.case,
