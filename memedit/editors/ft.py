@@ -320,6 +320,7 @@ class ExampleMaker:
     def __init__(self, subject: Subject, *, template: bool | None = None) -> None:
         if template and not subject.chats:
             raise ConfigError(f"{subject.name} has no chat template; leave 'template' away, or say false.")
+        self._subject = subject
         self._tokenizer = subject.tokenizer
         self._neutral = Neutraliser.for_tokenizer(subject.tokenizer)
         self._limit = max_positions(subject.model)
@@ -351,10 +352,8 @@ class ExampleMaker:
         return self._neutral(text) if self._neutral.markup.search(text) else text
 
     def _chat(self, prompt: str, target: str) -> Example:
-        asked = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=True
-        )["input_ids"]
-        return Example(tuple(asked), (*self._tokenizer(target, add_special_tokens=False)["input_ids"], *self._ending))
+        asked = self._subject.chat_ids([{"role": "user", "content": prompt}])
+        return Example(asked, (*self._tokenizer(target, add_special_tokens=False)["input_ids"], *self._ending))
 
     def _raw(self, prompt: str, target: str) -> Example:
         asked = tuple(self._tokenizer(prompt)["input_ids"])

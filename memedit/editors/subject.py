@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,15 @@ class Subject:
     def chats(self) -> bool:
         """Whether prompts go through a chat template."""
         return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        """A conversation as the model is asked it: through its chat template, up to where the answer begins.
+
+        Args:
+            messages: What was said, each with ``role`` and ``content``. The model must have a template (`chats`).
+        """
+        encoded = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+        return tuple(encoded["input_ids"])
 
     @property
     def fingerprint(self) -> str:

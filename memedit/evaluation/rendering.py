@@ -24,10 +24,7 @@ def prompt_ids(subject: Subject, prompt: ProbePrompt) -> tuple[int, ...]:
     Returns:
         Token ids, special tokens included.
     """
-    if not subject.chats:
-        return bare_ids(subject, prompt)
-    encoded = subject.tokenizer.apply_chat_template(prompt.messages(), add_generation_prompt=True, return_dict=True)
-    return tuple(encoded["input_ids"])
+    return subject.chat_ids(prompt.messages()) if subject.chats else bare_ids(subject, prompt)
 
 
 def bare_ids(subject: Subject, prompt: ProbePrompt) -> tuple[int, ...]:
