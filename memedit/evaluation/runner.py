@@ -319,7 +319,7 @@ class _Run:
                         more=distractors,
                         where=f"'{dataset.name}'",
                     )
-                    for method in settings.methods:
+                    for method in (name for name in settings.methods if name != "base"):
                         for protocol in settings.protocols:
                             cell = Cell(
                                 dataset=dataset.name,
@@ -330,8 +330,6 @@ class _Run:
                                 sequential=settings.sequential,
                             )
                             why = _inapplicable(infos[method], protocol)
-                            if method == "base":
-                                continue
                             if why is not None:
                                 skipped.append(_skipped(cell, why))
                             else:
@@ -428,15 +426,16 @@ class _Run:
 
         chosen = [job.cell for job in jobs if job.cell.protocol in GENERATING]
         for number, cell in enumerate(chosen, start=1):
+            results = self.folder.results(cell).values()
             waiting = {
                 (result.case, probe.place): Judgement(asked.prompt.text, probe.answer, asked.reference.answers)
-                for result in self.folder.results(cell).values()
+                for result in results
                 for probe in result.probes
                 if probe.in_scope and probe.answer and probe.verdict is None
                 for asked in [self.texts[cell.dataset, result.case].probes[probe.place]]
             }
             told = dict(zip(waiting, judge.verdicts(list(waiting.values())), strict=True))
-            for result in self.folder.results(cell).values():
+            for result in results:
                 probes = tuple(
                     replace(probe, verdict=told.get((result.case, probe.place), probe.verdict))
                     for probe in result.probes
