@@ -122,7 +122,6 @@ class _Prepared:
     """Cases of one group, treated, and on their way to be answered."""
 
     part: Part
-    memory: PeakMemory
     asked: list[_Asked] = field(default_factory=list)
     texts: dict[str, Row] = field(default_factory=dict)
     """For each case the prompt of the text that fluency is measured on."""
@@ -177,15 +176,16 @@ class EvalWorker:
             if self._bench is None:
                 raise ConfigError("general ability was not asked for when the worker was made")
             return self._bench.measure(self._edited(task.cell, task.group).editor)
+        memory = PeakMemory()
         results: list[CaseResult] = []
         waiting: list[_Prepared] = []
         for part in task.parts:
             prepared = self._prepared(task, part)
             waiting.append(prepared)
             if prepared.weights:  # they hold until the next group's edits
-                results.extend(self._worked_out(task, waiting))
+                results.extend(self._worked_out(task, waiting, memory))
                 waiting = []
-        return [*results, *self._worked_out(task, waiting)]
+        return [*results, *self._worked_out(task, waiting, memory)]
 
     def close(self) -> None:
         """Take back the edits in place."""
@@ -224,7 +224,7 @@ class EvalWorker:
 
     def _prepared(self, task: Task, part: Part) -> _Prepared:
         """Makes the edits of a group and has the method say how it treats each prompt of the wanted cases."""
-        prepared = _Prepared(part, PeakMemory())
+        prepared = _Prepared(part)
         try:
             editing = self._edited(task.cell, part.group)
         except Exception as error:  # noqa: BLE001 - whatever a method raises is that case's result, told in it
@@ -272,7 +272,7 @@ class EvalWorker:
             for (placed, ids), treatment in zip(told, texts, strict=True)
         }
 
-    def _worked_out(self, task: Task, prepared: Sequence[_Prepared]) -> list[CaseResult]:
+    def _worked_out(self, task: Task, prepared: Sequence[_Prepared], memory: PeakMemory) -> list[CaseResult]:
         """Answers the probes of some groups together, and scores them."""
         asked = [one for part in prepared for one in part.asked]
         weights = any(part.weights for part in prepared)
@@ -286,7 +286,7 @@ class EvalWorker:
 
         failed = self._worked(asked, work) if asked else {}
         return [
-            self._result(task, part, placed, failed.get(placed.case.id) or part.failed.get(placed.case.id))
+            self._result(task, part, placed, memory, failed.get(placed.case.id) or part.failed.get(placed.case.id))
             for part in prepared
             for placed in part.part.placed()
         ]
@@ -370,7 +370,9 @@ class EvalWorker:
 
     # -- scoring ---------------------------------------------------------------------------------------------------
 
-    def _result(self, task: Task, prepared: _Prepared, placed: PlacedCase, error: Exception | None) -> CaseResult:
+    def _result(
+        self, task: Task, prepared: _Prepared, placed: PlacedCase, memory: PeakMemory, error: Exception | None
+    ) -> CaseResult:
         made, case = len(prepared.part.group.edits), placed.case
         if error is not None or prepared.cost is None:
             why = error if error is not None else ConfigError("no edits were made")
@@ -393,7 +395,7 @@ class EvalWorker:
                 setup_seconds=prepared.cost.setup_seconds,
                 stored_bytes=prepared.cost.stored_bytes,
                 treat_seconds=sum(one.treatment.cost for one in mine) / max(1, len(mine)),
-                peak_bytes=prepared.memory.peak(),
+                peak_bytes=memory.peak(),
             ),
             topic=case.topic,
             fluency=fluency,
