@@ -6,7 +6,6 @@ Knows files and tokenizers; nothing of models, methods or scores.
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from memedit.errors import ConfigError, DataFileError
-from memedit.evaluation.datasets.registry import DATA_VARIABLE
+from memedit.evaluation.datasets.registry import DATA_VARIABLE, data_folder
 
 __all__ = [
     "LETTERS",
@@ -91,7 +90,7 @@ class AbilityData:
             ConfigError: Nothing says where the folder is.
             DataFileError: A file is absent or is not what it should be; the message names the file.
         """
-        named = data if data is not None else os.environ.get(DATA_VARIABLE)
+        named = data_folder(data)
         if not named:
             raise ConfigError(f"Nothing says where the data is: pass its folder, or set {DATA_VARIABLE}.")
         root = Path(named)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from memedit.errors import ConfigError
 from memedit.evaluation.ability import Ability, AbilityBench
 from memedit.evaluation.ability_data import AbilityData
 from memedit.evaluation.cases import EvalCase
-from memedit.evaluation.datasets.registry import DATA_VARIABLE, DataFile, Dataset, load_cases
+from memedit.evaluation.datasets.registry import DataFile, Dataset, data_folder, load_cases
 from memedit.evaluation.executors import Executor, InProcess, Processes, RayCluster, TaskError
 from memedit.evaluation.figures import CellSummary, EvalReport
 from memedit.evaluation.plan import Group, PlacedCase, chosen_cases, groups_of
@@ -183,7 +182,7 @@ def _asked_of(dataset: Dataset, settings: RunSettings, data: str | None) -> list
     if settings.conflicts:
         cases = with_conflicts(cases)
     if settings.contexts:
-        paragraphs = Paragraphs.load(data if data is not None else os.environ.get(DATA_VARIABLE))
+        paragraphs = Paragraphs.load(data_folder(data))
         seed, words = settings.sample_seed, settings.document_words
         cases = with_contexts(cases, settings.contexts, paragraphs, document_words=words, seed=seed)
     return cases

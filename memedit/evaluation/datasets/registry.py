@@ -82,6 +82,13 @@ class Dataset:
 
 _KNOWEDIT_FACTS = "memedit.evaluation.datasets.knowedit:load"
 
+_ZSRE_SPLITS = {
+    "train": ("zsre/train.jsonl", "zsre/zsre_mend_train.json"),
+    "dev_multi": ("zsre/dev_multi.jsonl",),
+    "portability_dev": ("zsre/portability_dev.jsonl",),
+    "eval": ("zsre/zsre_mend_eval.json",),
+}
+
 DATASETS: Mapping[str, DatasetFormat] = {
     "counterfact": DatasetFormat(
         "memedit.evaluation.datasets.counterfact:load",
@@ -93,24 +100,8 @@ DATASETS: Mapping[str, DatasetFormat] = {
             "multi": ("counterfact/multi_counterfact.json",),
         },
     ),
-    "zsre-answer": DatasetFormat(
-        "memedit.evaluation.datasets.zsre:load_answer",
-        {
-            "train": ("zsre/train.jsonl", "zsre/zsre_mend_train.json"),
-            "dev_multi": ("zsre/dev_multi.jsonl",),
-            "portability_dev": ("zsre/portability_dev.jsonl",),
-            "eval": ("zsre/zsre_mend_eval.json",),
-        },
-    ),
-    "zsre-counterfactual": DatasetFormat(
-        "memedit.evaluation.datasets.zsre:load_counterfactual",
-        {
-            "train": ("zsre/train.jsonl", "zsre/zsre_mend_train.json"),
-            "dev_multi": ("zsre/dev_multi.jsonl",),
-            "portability_dev": ("zsre/portability_dev.jsonl",),
-            "eval": ("zsre/zsre_mend_eval.json",),
-        },
-    ),
+    "zsre-answer": DatasetFormat("memedit.evaluation.datasets.zsre:load_answer", _ZSRE_SPLITS),
+    "zsre-counterfactual": DatasetFormat("memedit.evaluation.datasets.zsre:load_counterfactual", _ZSRE_SPLITS),
     "knowedit-zsre": DatasetFormat(
         _KNOWEDIT_FACTS, {"dev": ("knowedit/zsre_dev.jsonl",), "test": ("knowedit/ZsRE/ZsRE-test-all.json",)}
     ),
@@ -224,6 +215,11 @@ def load_cases(
     return Dataset(name=name, cases=cases, files=files, bad=tuple(bad), seed=seed, limit=limit)
 
 
+def data_folder(data: str | Path | None) -> str | Path | None:
+    """The data folder: the one that is given, or else that of the environment; None where neither says it."""
+    return data if data is not None else os.environ.get(DATA_VARIABLE)
+
+
 def _good(found: Iterator[EvalCase | BadRecord], bad: list[BadRecord], *, skip_bad: bool) -> Iterator[EvalCase]:
     """The cases, with bad records put aside, those included whose id an earlier one has."""
     places: dict[str, str] = {}
@@ -249,7 +245,7 @@ def _taken(case: EvalCase, places: dict[str, str]) -> BadRecord | None:
 
 
 def _source(name: str, split: str, known: DatasetFormat, *, data: str | Path | None, seed: int) -> Source:
-    given = data if data is not None else os.environ.get(DATA_VARIABLE)
+    given = data_folder(data)
     if not given:
         raise ConfigError(f"Nothing says where the files of '{name}' are; give data=, or set {DATA_VARIABLE}.")
     place = Path(given)
