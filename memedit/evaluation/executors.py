@@ -61,6 +61,8 @@ _SECONDS_TO_LEAVE = 5.0
 _SECONDS_TO_CONNECT = 10.0
 """How long a Ray cluster may take to accept a connection."""
 
+_ANOTHER_CLUSTER = "Start one with `ray start --head`, or give another address; 'local' starts one for the run."
+
 _THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -514,8 +516,7 @@ class RayCluster(_Hands[T, R, "_Actor"]):
                 ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise ConfigError(
-                    f"the Ray cluster at {self._address!r} cannot be used: {error}\n"
-                    "Start one with `ray start --head`, or give another address; 'local' starts one for the run."
+                    f"the Ray cluster at {self._address!r} cannot be used: {error}\n{_ANOTHER_CLUSTER}"
                 ) from error
             self._connected_here = True
         self._ray = ray
@@ -581,7 +582,4 @@ def _check_that_it_listens(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_CONNECT).close()
     except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"the Ray cluster at {address!r} does not answer: {error}\n"
-            "Start one with `ray start --head`, or give another address; 'local' starts one for the run."
-        ) from error
+        raise ConfigError(f"the Ray cluster at {address!r} does not answer: {error}\n{_ANOTHER_CLUSTER}") from error

@@ -210,8 +210,7 @@ class Judge:
             self._count(remembered=len(known), unreadable=list(known.values()).count(None))
             missing = {key: one for key, one in zip(keys, questions, strict=True) if key not in known}
             for key, reply in self._ask_all(missing):
-                self._remember(cache, key, missing[key], reply)
-                known[key] = read_verdict(reply)
+                known[key] = self._remember(cache, key, missing[key], reply)
                 self._count(asked=1, unreadable=int(known[key] is None))
         return [known[key] for key in keys]
 
@@ -229,7 +228,8 @@ class Judge:
         self._cache.parent.mkdir(parents=True, exist_ok=True)
         return sqlite3.connect(self._cache, timeout=_SECONDS_FOR_A_LOCK, isolation_level=None)
 
-    def _remember(self, cache: sqlite3.Connection, key: str, question: Judgement, reply: str) -> None:
+    def _remember(self, cache: sqlite3.Connection, key: str, question: Judgement, reply: str) -> bool | None:
+        """Puts a reply into the cache; returns the verdict that it gives."""
         verdict = read_verdict(reply)
         accepted = json.dumps(question.references, ensure_ascii=False)
         row = (
@@ -242,6 +242,7 @@ class Judge:
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
         cache.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        return verdict
 
     # -- the endpoint ----------------------------------------------------------------------------------------------
 

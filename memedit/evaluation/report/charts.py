@@ -50,6 +50,9 @@ _LINE_HEIGHT = 12.5
 _CHARACTER = 6.1
 """Width of a character at the size of labels, for placing them."""
 
+_LONGEST_NAME = 14
+"""Characters of a label."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -414,5 +417,5 @@ def _inside(share: float) -> float:
     return min(max(share, 0.0), 1.0)
 
 
-def _cut(name: str, longest: int = 14) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

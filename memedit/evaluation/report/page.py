@@ -105,7 +105,7 @@ def render_page(report: EvalReport, results: Results, cases: CaseTexts) -> str:
     return environment.get_template("page.html.jinja").render(
         report=report,
         datasets=[
-            _dataset_view(report, results, cases, name, place)
+            _dataset_view(report, results, cases, looks, name, place)
             for place, name in enumerate(datasets_of(report), start=1)
         ],
         shapes=shared_shapes(),
@@ -118,8 +118,9 @@ def render_page(report: EvalReport, results: Results, cases: CaseTexts) -> str:
     )
 
 
-def _dataset_view(whole: EvalReport, results: Results, cases: CaseTexts, name: str, place: int) -> _DatasetView:
-    looks = plots.looks_of(whole)
+def _dataset_view(
+    whole: EvalReport, results: Results, cases: CaseTexts, looks: plots.Looks, name: str, place: int
+) -> _DatasetView:
     report = replace(whole, figures=tuple(figure for figure in whole.figures if figure.dataset == name))
     rows = coverage_of(report, name)
     general: tuple[Measure, ...] = ("fluency", "ability")
