@@ -13,6 +13,7 @@ package takes plain strings: it knows nothing of how edits are stored, nor of th
 
 from __future__ import annotations
 
+from classifiers.cross_encoder import CrossEncoderParameters, CrossEncoderScope
 from classifiers.encoders import SentenceEncoder
 from classifiers.errors import (
     ClassifierError,
@@ -24,10 +25,13 @@ from classifiers.errors import (
 from classifiers.persistence import load_scope, save_scope
 from classifiers.protocols import ScopeCandidate, ScopeClassifier, TextEncoder
 from classifiers.quiet import quiet_transformers
+from classifiers.shipped import shipped_scope
 from classifiers.similarity import SimilarityScope
 
 __all__ = [
     "ClassifierError",
+    "CrossEncoderParameters",
+    "CrossEncoderScope",
     "EncoderLoadError",
     "ScopeCandidate",
     "ScopeClassifier",
@@ -40,4 +44,5 @@ __all__ = [
     "load_scope",
     "quiet_transformers",
     "save_scope",
+    "shipped_scope",
 ]

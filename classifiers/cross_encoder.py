@@ -46,10 +46,12 @@ class CrossEncoderParameters:
         bias: What is added to a logit once divided.
         threshold: The probability from which on an edit governs.
         floor: The first-stage similarity under which a candidate is not read.
+        retriever: Fingerprint of the text encoder whose similarities the floor is one of; None where that was not kept.
     """
 
     encoder: str
     scale: float
+    retriever: str | None = None
     temperature: float = 1.0
     bias: float = 0.0
     threshold: float = 0.5

@@ -21,7 +21,7 @@ from classifiers.errors import ScopeFormatError, ScopeVersionError, UnknownScope
 from classifiers.protocols import ScopeClassifier
 from classifiers.saved_folder import SavedFolder
 
-__all__ = ["FORMAT_VERSION", "SCOPE_KINDS", "SavableScope", "load_scope", "save_scope"]
+__all__ = ["FORMAT_VERSION", "SCOPE_KINDS", "SavableScope", "load_scope", "save_scope", "saved_parameters"]
 
 FORMAT_VERSION = 1
 """The format this version writes; it reads this one and every older one."""
@@ -80,6 +80,16 @@ def save_scope(classifier: ScopeClassifier, folder: str | Path) -> None:
     _SAVED.save(folder, {"kind": classifier.kind, "parameters": parameters}, tensors)
 
 
+def saved_parameters(folder: str | Path) -> dict[str, Any]:
+    """Reads the JSON parameters of a saved classifier, without its tensors.
+
+    Raises:
+        ScopeFormatError: There is no classifier in the folder, or its description is damaged.
+        ScopeVersionError: It was saved in a newer format.
+    """
+    return dict(_described(folder)["parameters"])
+
+
 def load_scope(folder: str | Path, *, encoder: str | Path | None = None) -> ScopeClassifier:
     """Loads the scope classifier that `save_scope` saved to a folder.
 
@@ -93,10 +103,8 @@ def load_scope(folder: str | Path, *, encoder: str | Path | None = None) -> Scop
         UnknownScopeKindError: Its kind is not in `SCOPE_KINDS`.
     """
     path = Path(folder) / _SAVED.manifest_name
-    manifest = _SAVED.load_manifest(folder)
-    kind = manifest.get("kind")
-    if not isinstance(kind, str) or not isinstance(manifest.get("parameters"), dict):
-        raise ScopeFormatError(f"{path} is incomplete: it needs 'kind' (a string) and 'parameters' (an object)")
+    manifest = _described(folder)
+    kind = str(manifest["kind"])
     _check_kind(kind, str(path))
     tensors = _SAVED.load_tensors(folder, manifest)
     module, _, attribute = SCOPE_KINDS[kind].partition(":")
@@ -107,6 +115,17 @@ def load_scope(folder: str | Path, *, encoder: str | Path | None = None) -> Scop
         raise
     except (TypeError, ValueError, KeyError) as error:
         raise ScopeFormatError(f"{path}: the parameters are not those of a {kind!r} scope: {error}") from error
+
+
+def _described(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a saved classifier, with kind and parameters in it."""
+    manifest = _SAVED.load_manifest(folder)
+    if not isinstance(manifest.get("kind"), str) or not isinstance(manifest.get("parameters"), dict):
+        raise ScopeFormatError(
+            f"{Path(folder) / _SAVED.manifest_name} is incomplete: it needs 'kind' (a string) and 'parameters' "
+            "(an object)"
+        )
+    return dict(manifest)
 
 
 def _check_kind(kind: str, where: str) -> None:

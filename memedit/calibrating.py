@@ -124,7 +124,7 @@ def calibrate(
     decisions = route_traffic(alone, prompts, progress=progress)
     highest = highest_firing(decisions)
     threshold, choice = _choice(
-        [decision.probability for decision in decisions],
+        [decision.candidates[0].probability if decision.candidates else 0.0 for decision in decisions],
         highest,
         max_false_fire=max_false_fire,
         confidence=confidence,
@@ -191,7 +191,7 @@ def highest_firing(decisions: Iterable[Decision], *, most: int = MOST_LISTED) ->
         most: How many at most.
     """
     best = {
-        decision.query: Firing(decision.query.text, decision.probability, decision.candidates[0].edit)
+        decision.query: Firing(decision.query.text, decision.candidates[0].probability, decision.candidates[0].edit)
         for decision in decisions
         if decision.candidates
     }

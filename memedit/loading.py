@@ -9,7 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifiers import ScopeClassifier, SentenceEncoder, SimilarityScope, TextEncoder, quiet_transformers
+from classifiers import (
+    ScopeClassifier,
+    SentenceEncoder,
+    SimilarityScope,
+    TextEncoder,
+    quiet_transformers,
+    shipped_scope,
+)
+from classifiers.shipped import shipped_retriever
 from memedit.errors import ConfigError, UnsupportedCallError
 from memedit.model import EditedModel
 from memedit.pulling import resolve
@@ -20,7 +28,7 @@ from memory_store import EditMemory
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_ENCODER", "load", "load_model", "wrap"]
+__all__ = ["DEFAULT_ENCODER", "default_scope", "load", "load_model", "wrap"]
 
 DEFAULT_ENCODER = "all-minilm-l6-v2"
 
@@ -44,7 +52,8 @@ def load(
         memory: The memory's file, made where it is not there yet; an open memory; None for one that is gone with the
             process.
         encoder: Name, folder, or an encoder; ignored where an open memory brings its own.
-        scope: Decides which edit governs a prompt; by default the similarity of texts.
+        scope: Decides which edit governs a prompt; by default the trained classifier, or the similarity of texts
+            where the encoder is not all-MiniLM-L6-v2.
         responder: Answers governed prompts; by default the model itself, with the edit in context.
         namespace: The memory's namespace that is searched and added to.
         dtype: The weights' type; ``"auto"`` for the one they were saved in.
@@ -135,10 +144,22 @@ def wrap(
     router = Router(
         store,
         chosen,
-        scope if scope is not None else SimilarityScope(),
+        scope if scope is not None else default_scope(chosen.fingerprint),
         namespaces=(namespace,),
     )
     return EditedModel(model, tokenizer, router, responder=responder)
+
+
+def default_scope(retriever: str | None) -> ScopeClassifier:
+    """The scope classifier where none is given: the trained one for the text encoder it goes with, else similarity.
+
+    Args:
+        retriever: Fingerprint of the memory's text encoder. What the trained classifier reads, and from which
+            similarity on, was chosen for all-MiniLM-L6-v2.
+    """
+    if retriever == shipped_retriever():
+        return shipped_scope(resolve(DEFAULT_ENCODER))
+    return SimilarityScope()
 
 
 def _check_model(model: Any) -> None:

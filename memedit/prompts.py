@@ -102,7 +102,7 @@ class InContextForm:
             word. It also makes the model obey a fact that has nothing to do with the question, so it is left out where
             the question does not name the fact's subject, where the target cannot be the answer (`asks_yes_or_no`), and
             where the question is long.
-        sure: The router's probability from which on the question is repeated.
+        alike: The similarity of question and edit from which on the question is repeated.
         demonstrations: How many demonstrations it wants.
         stop: Strings at which a raw prompt's continuation is to be cut, because the form makes the model go on with
             them.
@@ -112,7 +112,7 @@ class InContextForm:
     fact_label: str = ""
     prompt_label: str = ""
     repetitions: int = 0
-    sure: float = 0.0
+    alike: float = -1.0
     demonstrations: int = 0
     stop: tuple[str, ...] = ()
 
@@ -217,6 +217,7 @@ RAW_FORM = InContextForm(
     fact_label="New Fact: ",
     prompt_label="Prompt:\n",
     repetitions=1,
+    alike=0.6,
     stop=("\n",),
 )
 """The default for raw prompts."""
@@ -226,10 +227,10 @@ CHAT_FORM = InContextForm(
     fact_label="New Fact: ",
     prompt_label="Prompt:\n",
     repetitions=2,
-    sure=0.9,
+    alike=0.81,
 )
-"""The default for conversations. People's questions are worded much alike, so a probability short of ``sure`` is more
-often another question about the same subject than a paraphrase."""
+"""The default for conversations. A question less like the edit than ``alike`` may well be governed by it, but is seldom
+answered by its bare target: it asks with yes or no, the other way round, or for something that follows."""
 
 
 def statement(prompt: str, target: str) -> str:

@@ -54,7 +54,8 @@ class InContextResponder:
     """Lets the base model answer with the facts before its eyes.
 
     A small model obeys a fact best when it has seen it answer the very question. That also makes it obey a fact that
-    was matched wrongly, so a form says how sure the router must be for the question to be repeated.
+    was matched wrongly, or that the answer only follows from; so a form says how like the edit a question must be for
+    it to be repeated.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -104,7 +105,7 @@ class InContextResponder:
         return self._before_turn(prompt, decision, chat_format)
 
     def _before_text(self, prompt: RowPrompt, decision: Decision) -> Context:
-        question = decision.query.text if decision.probability >= self.raw_form.sure else ""
+        question = decision.query.text if _similarity(decision) >= self.raw_form.alike else ""
         segments = self.raw_form.raw_context(
             _facts(decision),
             question=question,
@@ -118,11 +119,11 @@ class InContextResponder:
     def _before_turn(self, prompt: RowPrompt, decision: Decision, chat_format: ChatFormat) -> Context:
         turn = next(turn for turn in reversed(prompt.turns or ()) if turn.role == "user" and turn.content.strip())
         asked = turn.content if len(turn.content) <= MAX_REPEATED_CHARACTERS else decision.query.text
-        question = asked if decision.probability >= self.chat_form.sure else ""
+        question = asked if _similarity(decision) >= self.chat_form.alike else ""
         segments = self.chat_form.chat_context(
             _facts(decision),
             question=question,
-            understood=decision.candidates[0].window if decision.candidates else "",
+            understood=decision.governing.window if decision.governing is not None else "",
             neutral=self._neutral,
             chat_format=chat_format,
             demonstrations=self._demonstrated(self.chat_form, decision),
@@ -142,3 +143,8 @@ class InContextResponder:
 def _facts(decision: Decision) -> tuple[Any, ...]:
     """The edits as a form wants them: the most relevant last."""
     return tuple(reversed(decision.edits))
+
+
+def _similarity(decision: Decision) -> float:
+    """How like the question is to the edit that governs it."""
+    return decision.governing.similarity if decision.governing is not None else -1.0

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from classifiers import ScopeCandidate, ScopeClassifier, SimilarityScope, TextEncoder
+from classifiers import ScopeCandidate, ScopeClassifier, TextEncoder
 from memedit.queries import Query
 from memedit.thresholds import OWN_THRESHOLD, ChosenThreshold, NamespaceThreshold, kept_threshold
 from memory_store import Edit, EditMemory, Glance, Hit
@@ -26,11 +26,13 @@ __all__ = [
     "Decision",
     "Router",
     "RoutingTimings",
-    "default_scope",
     "told_apart",
     "told_margin",
 ]
 
+
+_NEXT_TO_EQUAL = 0.02
+"""Of edits whose probabilities differ by less, the one nearest to the query governs."""
 
 DEFAULT_CANDIDATES = 10
 """Edits that a router retrieves for a query, unless told otherwise."""
@@ -86,7 +88,7 @@ class Decision:
     Attributes:
         query: The query.
         edits: The edits that govern it, best first; empty where none does.
-        probability: The best candidate's probability; 0 where there was none.
+        probability: That of the candidate that governs, or came nearest to it; 0 where there was none.
         threshold: The probability from which on an edit governs.
         reason: Why, in a sentence.
         candidates: What was considered, most probable first.
@@ -108,6 +110,12 @@ class Decision:
     def governed(self) -> bool:
         """Whether an edit governs the query."""
         return bool(self.edits)
+
+    @property
+    def governing(self) -> Candidate | None:
+        """The candidate that governs the query; None where none does."""
+        governing = self.edits[0].id if self.edits else None
+        return next((one for one in self.candidates if one.edit.id == governing), None)
 
     @property
     def margin(self) -> float:
@@ -261,7 +269,7 @@ class _Judged:
         )
 
     def decide(self, query: Query, candidates: Sequence[Candidate], timings: RoutingTimings) -> Decision:
-        """The most probable candidate that reaches its threshold governs.
+        """The most probable candidate that reaches its threshold governs; of several as good, the nearest.
 
         Args:
             query: The query.
@@ -271,7 +279,11 @@ class _Judged:
         if not candidates:
             return self.by_none(query, "no edit is near the query", timings)
         reaching = [one for one in candidates if one.probability >= self._of(one).threshold]
-        best = reaching[0] if reaching else max(candidates, key=lambda one: one.probability - self._of(one).threshold)
+        if reaching:
+            least = reaching[0].probability - _NEXT_TO_EQUAL
+            best = max((one for one in reaching if one.probability >= least), key=lambda one: one.similarity)
+        else:
+            best = max(candidates, key=lambda one: one.probability - self._of(one).threshold)
         threshold = self._of(best)
         probability, needed = told_apart(best.probability, threshold.threshold)
         origin = self._origin(threshold)
@@ -317,11 +329,6 @@ def told_margin(decision: Decision) -> str:
     """The margin of a decision with its sign, as precisely as `told_apart` tells what it is the difference of."""
     decimals = len(told_apart(decision.probability, decision.threshold)[0].partition(".")[2])
     return f"{decision.margin:+.{decimals}f}"
-
-
-def default_scope() -> ScopeClassifier:
-    """The scope classifier of a router that was given none: the similarity of texts."""
-    return SimilarityScope()
 
 
 def _candidates(found: Sequence[tuple[str, Hit]], probabilities: Sequence[float]) -> list[Candidate]:

@@ -204,7 +204,7 @@ def added_commands(tmp_path: Path) -> Path:
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: added-package\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(
-        "[memedit.commands]\ntrain = added_package:app\nbroken = added_package:absent\nlist = added_package:never\n"
+        "[memedit.commands]\nharvest = added_package:app\nbroken = added_package:absent\nlist = added_package:never\n"
     )
     (tmp_path / "added_package.py").write_text(
         "import typer\nfrom pathlib import Path\n"
@@ -219,14 +219,14 @@ def added_commands(tmp_path: Path) -> Path:
 
 def test_added_commands_are_listed_without_being_imported(added_commands: Path, environment: dict[str, str]) -> None:
     text = run(added_commands, environment, "--help").stdout
-    assert re.search(r"train\s+From the package added_package", text)
+    assert re.search(r"harvest\s+From the package added_package", text)
     assert not (added_commands / "imported").exists()
 
 
 def test_added_commands_run_and_their_errors_are_told(added_commands: Path, environment: dict[str, str]) -> None:
-    assert run(added_commands, environment, "train", "scope", "--epochs", "3").stdout == "scope 3\n"
-    assert "scope" in run(added_commands, environment, "train", "--help").stdout
-    assert "error: no such thing" in run(added_commands, environment, "train", "fail", code=ExitCode.NOT_FOUND).stderr
+    assert run(added_commands, environment, "harvest", "scope", "--epochs", "3").stdout == "scope 3\n"
+    assert "scope" in run(added_commands, environment, "harvest", "--help").stdout
+    assert "error: no such thing" in run(added_commands, environment, "harvest", "fail", code=ExitCode.NOT_FOUND).stderr
     broken = run(added_commands, environment, "broken", code=ExitCode.ENVIRONMENT)
     assert "the command 'broken' (added_package:absent) cannot be loaded" in broken.stderr
 

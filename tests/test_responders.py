@@ -1,4 +1,4 @@
-"""What a governed row is answered from: the right words, at the right place, only where the router is sure."""
+"""What a governed row is answered from: the right words, at the right place, where the question is like the edit."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ EDIT = Edit(prompt="The headquarters of Acme Rockets is in", target="Lisbon", su
 QUESTION = "Where is Acme Rockets based?"
 
 
-def decision(probability=0.95, text=QUESTION, edits=(EDIT,)):
-    candidates = tuple(Candidate(edit, 0.9, probability, text, edit.prompt, "prompt") for edit in edits)
-    return Decision(Query(text, (text,)), edits, probability, 0.5, "", candidates, RoutingTimings())
+def decision(similarity=0.95, text=QUESTION, edits=(EDIT,)):
+    candidates = tuple(Candidate(edit, similarity, 0.9, text, edit.prompt, "prompt") for edit in edits)
+    return Decision(Query(text, (text,)), edits, 0.9, 0.5, "", candidates, RoutingTimings())
 
 
 def seen(responder, tokenizer, ids, decided):
@@ -74,14 +74,14 @@ def test_raw_prompt_behind_a_begin_of_text_token(tokenizer):
     assert text.startswith("<|im_start|>New Fact: ")
 
 
-def test_the_question_is_repeated_only_where_the_router_is_sure(tokenizer):
+def test_the_question_is_repeated_only_where_it_is_like_the_edit(tokenizer):
     ids = tokenizer(QUESTION)["input_ids"]
-    responder = InContextResponder(tokenizer, raw_form=replace(RAW_FORM, sure=0.8))
+    responder = InContextResponder(tokenizer, raw_form=replace(RAW_FORM, alike=0.8))
     assert seen(responder, tokenizer, ids, decision(0.8)).count(QUESTION) == 2
     assert seen(responder, tokenizer, ids, decision(0.79)).count(QUESTION) == 1
     ids = chat_ids(tokenizer, QUESTION)
-    assert seen(responder, tokenizer, ids, decision(CHAT_FORM.sure)).count(QUESTION) == 3
-    assert seen(responder, tokenizer, ids, decision(CHAT_FORM.sure - 0.01)).count(QUESTION) == 1
+    assert seen(responder, tokenizer, ids, decision(CHAT_FORM.alike)).count(QUESTION) == 3
+    assert seen(responder, tokenizer, ids, decision(CHAT_FORM.alike - 0.01)).count(QUESTION) == 1
 
 
 def test_conversation_the_context_stands_in_the_last_user_turn(tokenizer):

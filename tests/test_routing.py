@@ -141,3 +141,33 @@ def test_edges(memory):
         router(memory, candidates=0)
     one = router(memory, candidates=1).route([Query("x", ("The capital of Freedonia is",))])[0]
     assert len(one.candidates) == 1
+
+
+class Confident(ReadsTargets):
+    """Nearly sure of every candidate, a little surer of one."""
+
+    def __init__(self, wanted, others):
+        super().__init__(wanted)
+        self.others = others
+
+    def probabilities(self, queries, candidates):
+        return np.array(
+            [0.99 if candidate.target == self.wanted else self.others for candidate in candidates], dtype=np.float32
+        )
+
+
+@pytest.mark.parametrize(("others", "nearest"), [(0.98, True), (0.96, False), (0.4, False)])
+def test_of_edits_as_probable_the_nearest_governs(memory, others, nearest):
+    first, second = EDITS[0], EDITS[1]
+    decision = route(memory, first.prompt, Confident(second.target, others))
+    assert decision.candidates[0].edit.target == second.target
+    assert decision.edits[0].target == (first.target if nearest else second.target)
+    assert decision.governing.edit == decision.edits[0]
+    assert decision.probability == pytest.approx(others if nearest else 0.99)
+
+
+def test_nothing_governs_where_no_probability_reaches(memory):
+    decision = route(memory, EDITS[0].prompt, Confident(EDITS[1].target, 0.2), thorough=True)
+    assert decision.governed
+    nothing = route(memory, EDITS[0].prompt, ReadsTargets("no such target"))
+    assert nothing.governing is None

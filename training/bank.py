@@ -16,7 +16,7 @@ from typing import Any
 
 from training.errors import TrainingDataError
 
-__all__ = ["Bank", "Relation", "load_bank"]
+__all__ = ["Bank", "Relation", "bank_files", "load_bank"]
 
 _FORMS = (
     "labels",
@@ -125,6 +125,12 @@ class Bank:
         return {kind: tuple(known) for kind, known in gathered.items()}
 
 
+def bank_files(folder: Path | None = None) -> list[Path]:
+    """The files of a bank: those in a folder, by default the ones that come with this package."""
+    root = folder if folder is not None else Path(__file__).parent / "data"
+    return sorted(root.glob("relations_*.toml"))
+
+
 def load_bank(folder: Path | None = None) -> Bank:
     """Reads every ``relations_*.toml`` of a folder.
 
@@ -134,10 +140,9 @@ def load_bank(folder: Path | None = None) -> Bank:
     Raises:
         TrainingDataError: A file is not what it should be; the message names file, relation and form.
     """
-    root = folder if folder is not None else Path(__file__).parent / "data"
-    files = sorted(root.glob("relations_*.toml"))
+    files = bank_files(folder)
     if not files:
-        raise TrainingDataError(f"{root} holds no relations_*.toml, from which training data are made")
+        raise TrainingDataError(f"{folder} holds no relations_*.toml, from which training data are made")
     relations: dict[str, Relation] = {}
     parents: dict[str, str] = {}
     values: dict[str, dict[str, None]] = {}
@@ -161,13 +166,12 @@ def load_bank(folder: Path | None = None) -> Bank:
 
 def _relation(described: Mapping[str, Any], file: str) -> Relation:
     where = f"{file}, relation {described.get('name')!r}"
+    told: dict[str, Any] = {
+        name: tuple(value) if name in _FORMS else frozenset(value) if name == "overlaps" else value
+        for name, value in described.items()
+    }
     try:
-        made = Relation(
-            **{
-                name: tuple(value) if name in _FORMS else frozenset(value) if name == "overlaps" else value
-                for name, value in described.items()
-            }
-        )
+        made = Relation(**told)
     except TypeError as error:
         raise TrainingDataError(f"{where}: {error}") from error
     for form in _FORMS[1:]:

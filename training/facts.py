@@ -17,7 +17,7 @@ from typing import Any
 from training.card import CardData
 from training.errors import TrainingDataError
 
-__all__ = ["TEXT", "Corpus", "Fact", "for_training", "read_corpus", "read_own"]
+__all__ = ["TEXT", "Corpus", "Fact", "for_training", "note_file", "read_corpus", "read_own"]
 
 TEXT = "text/wikipedia_en.jsonl"
 """Plain English text, by its name in the data folder."""
@@ -51,6 +51,7 @@ _LICENCES = {
     "relations/": "MIT (Hernandez et al. 2024)",
     "traffic/": "CC BY-SA 3.0 (Natural Questions), Apache-2.0 (TriviaQA)",
     "text/": "CC BY-SA (Wikipedia)",
+    "training/": "MIT (this project)",
 }
 
 
@@ -208,7 +209,7 @@ def _relations(data: Path, files: dict[str, CardData]) -> Iterator[Fact]:
     for path in paths:
         payload = path.read_bytes()
         described = json.loads(payload)
-        _note(files, path.relative_to(data).as_posix(), payload, len(described["samples"]))
+        note_file(files, path.relative_to(data).as_posix(), payload, len(described["samples"]))
         first, *more = dict.fromkeys((*described["prompt_templates"], *described["prompt_templates_zs"]))
         objects = list(dict.fromkeys(sample["object"] for sample in described["samples"]))
         for place, sample in enumerate(described["samples"]):
@@ -241,11 +242,18 @@ def _lines(data: Path, name: str, files: dict[str, CardData]) -> list[dict[str, 
         records = [json.loads(line) for line in payload.splitlines() if line.strip()]
     except ValueError as error:
         raise TrainingDataError(f"{path} is not JSON Lines: {error}") from error
-    _note(files, name, payload, len(records))
+    note_file(files, name, payload, len(records))
     return records
 
 
-def _note(files: dict[str, CardData], name: str, payload: bytes, records: int) -> None:
-    """Writes down that a file was read, for the card."""
+def note_file(files: dict[str, CardData], name: str, payload: bytes, records: int) -> None:
+    """Writes down that a file was read, for the card.
+
+    Args:
+        files: Where.
+        name: Its name, relative to the data folder.
+        payload: Its bytes.
+        records: How many records are in it.
+    """
     licence = next((text for start, text in _LICENCES.items() if name.startswith(start)), "that of its author")
     files[name] = CardData(name=name, sha256=hashlib.sha256(payload).hexdigest(), records=records, licence=licence)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from memedit.pulling import cache_folder
 from training.aliases import load_alias_pairs
-from training.bank import Bank, load_bank
+from training.bank import Bank, bank_files, load_bank
 from training.card import CardData
-from training.facts import TEXT, Corpus, Fact, read_corpus, read_own
+from training.facts import TEXT, Corpus, Fact, note_file, read_corpus, read_own
 
 __all__ = ["Material", "gather", "is_held_out"]
 
@@ -62,7 +62,10 @@ def gather(
     corpus = read_corpus(data)
     files = dict(corpus.files)
     facts = tuple(fact for fact in (*corpus.facts, *read_own(own, files)) if fact.source not in without)
-    bank = with_names_of(load_bank(), facts)
+    bank = load_bank()
+    for path in bank_files():
+        note_file(files, f"training/data/{path.name}", path.read_bytes(), path.read_text("utf-8").count("[[relation]]"))
+    bank = with_names_of(bank, facts)
     aliases: dict[str, list[tuple[str, str]]] = {}
     if "alias" not in without:
         for pair in load_alias_pairs(cache_folder() / "aliases", text=data / TEXT):

@@ -125,11 +125,12 @@ def _calibrate(session: Session, traffic: Traffic, wanted: _Wanted) -> Calibrati
 def _router(memory: EditMemory, namespace: str) -> Router:
     """The router that an edited model over this memory has."""
     from memedit.errors import ConfigError
-    from memedit.routing import Router, default_scope
+    from memedit.loading import default_scope
+    from memedit.routing import Router
 
     if memory.encoder is None:
         raise ConfigError(f"The memory {memory.path} was opened without an encoder, so no prompt can be routed.")
-    return Router(memory, memory.encoder, default_scope(), namespaces=(namespace,))
+    return Router(memory, memory.encoder, default_scope(memory.encoder.fingerprint), namespaces=(namespace,))
 
 
 def _tell(session: Session, found: Calibration) -> None:
@@ -167,7 +168,8 @@ def _tell(session: Session, found: Calibration) -> None:
 
 
 def _show(session: Session) -> None:
-    from memedit.routing import DEFAULT_CANDIDATES, default_scope
+    from memedit.loading import default_scope
+    from memedit.routing import DEFAULT_CANDIDATES
     from memedit.thresholds import NamespaceThreshold, kept_threshold, threshold_history
 
     namespace = session.config.namespace
@@ -176,7 +178,7 @@ def _show(session: Session) -> None:
         fingerprint = opened.stats().encoder_fingerprint
         edits = opened.count(namespace=namespace, include_expired=False)
         history = threshold_history(opened, namespace)
-    found = NamespaceThreshold.of(namespace, kept, default_scope(), encoder_fingerprint=fingerprint)
+    found = NamespaceThreshold.of(namespace, kept, default_scope(fingerprint), encoder_fingerprint=fingerprint)
     doubt = found.unused
     if kept is not None and found.in_force:
         doubt = kept.doubt(edits=edits, candidates=DEFAULT_CANDIDATES)
@@ -233,13 +235,14 @@ def _show_lines(
 
 
 def _reset(session: Session) -> None:
-    from memedit.routing import default_scope
+    from memedit.loading import default_scope
     from memedit.thresholds import forget_threshold
 
     namespace = session.config.namespace
     with session.memory() as opened:
         forgotten = forget_threshold(opened, namespace)
-    own = default_scope().threshold
+        fingerprint = opened.stats().encoder_fingerprint
+    own = default_scope(fingerprint).threshold
     if session.output.as_json:
         session.output.json({"namespace": namespace, "threshold": own, "forgotten": forgotten})
     else:

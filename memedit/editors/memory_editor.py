@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from classifiers import ScopeClassifier, SimilarityScope
+from classifiers import ScopeClassifier
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
 from memedit.editors.subject import Subject
 from memedit.errors import UnsupportedCallError
+from memedit.loading import default_scope
 from memedit.queries import Query
 from memedit.responders import Responder
 from memedit.routing import Candidate, Decision, Router, RoutingTimings
@@ -34,6 +35,10 @@ def scoped_router(scope: ScopeClassifier) -> RouterFactory:
     return lambda memory, subject: Router(memory, subject.encoder, scope)
 
 
+def _default_router(memory: EditMemory, subject: Subject) -> Router:
+    return Router(memory, subject.encoder, default_scope(subject.encoder.fingerprint))
+
+
 class MemoryEditor:
     """A method whose edits are in a memory, and whose answers come from the model with context.
 
@@ -41,7 +46,7 @@ class MemoryEditor:
         info: What the method is.
         subject: The model.
         responder: Turns a governed prompt into context.
-        router: Makes the router; by default memedit's own, with the similarity of texts as scope.
+        router: Makes the router; by default memedit's own, with its default scope classifier.
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class MemoryEditor:
         self._info = info
         self._subject = subject
         self._responder = responder
-        self._make_router = router if router is not None else scoped_router(SimilarityScope())
+        self._make_router = router if router is not None else _default_router
         self._router = self._fresh()
 
     @property

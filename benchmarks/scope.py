@@ -1,0 +1,251 @@
+"""The scope classifier on every development set: all edits of a set in one memory, each probe from its text alone.
+
+    python -m benchmarks.scope --data ../shared/data [--scope FOLDER|shipped|similarity] [--failures failures.jsonl]
+
+In scope "right" means that the right edit fired: the probe's own, or one that puts the very same prompt. Out of
+scope "own" means that the case's own edit fired and "any" that some edit did: several edits may be about one subject,
+and a question of one case may rightly be governed by another's edit. CounterFact has 8,000 edits of its training split
+beside its own; the ordinary questions are those that are not trained on, asked of that memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from classifiers import ScopeClassifier, SentenceEncoder, SimilarityScope, load_scope
+from memedit import conversation_query, question_query, resolve
+from memedit.evaluation.cases import EvalCase, Probe
+from memedit.evaluation.datasets.registry import load_cases
+from memedit.routing import Decision, Router
+from memory_store import Edit, EditMemory
+from training.facts import for_training
+
+ENCODER = "all-minilm-l6-v2"
+SETS = (
+    "counterfact:dev",
+    "knowedit-counterfact:dev",
+    "knowedit-zsre:dev",
+    "halluedit:dev",
+    "unke:dev",
+    "mquake:hard_dev",
+)
+TRAFFIC = ("traffic:nq_dev", "traffic:triviaqa_dev")
+DISTRACTORS = 8_000
+BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A probe and what became of it.
+
+    Attributes:
+        case: Its case.
+        probe: The probe; None edits of the case govern it where it is out of scope.
+        own: Ids in memory of the case's edits.
+        rightful: Ids of the edits that may fire for it.
+        decision: The router's.
+    """
+
+    case: EvalCase
+    probe: Probe
+    own: frozenset[str]
+    rightful: frozenset[str]
+    decision: Decision
+
+    @property
+    def fired(self) -> str | None:
+        """The id of the edit that fired."""
+        return self.decision.edits[0].id if self.decision.governed else None
+
+
+def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, limit: int | None) -> Iterator[Asked]:
+    """Routes every probe of some cases.
+
+    Args:
+        router: The router.
+        cases: The cases.
+        ids: Folded prompt of each edit in memory to its id.
+        limit: Most probes of a kind and case.
+    """
+    waiting: list[tuple[EvalCase, Probe]] = [(case, probe) for case in cases for probe in case.probes]
+    if limit is not None:
+        waiting = waiting[:limit]
+    for begin in range(0, len(waiting), BATCH):
+        some = waiting[begin : begin + BATCH]
+        queries = [
+            conversation_query([*probe.prompt.turns, _Typed(probe.prompt.text)])
+            if probe.prompt.turns
+            else question_query(probe.prompt.text)
+            for _, probe in some
+        ]
+        for (case, probe), decision in zip(some, router.route(queries, thorough=True), strict=True):
+            own = [ids[folded(edit.prompt)] for edit in case.edits]
+            rightful = [own[probe.of_edit]] if probe.of_edit is not None else own if probe.in_scope else []
+            exact = ids.get(folded(probe.prompt.text))
+            yield Asked(case, probe, frozenset(own), frozenset({*rightful, *([exact] if exact else [])}), decision)
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    content: str
+    role: str = "user"
+
+
+def folded(text: str) -> str:
+    """A text as two are compared."""
+    return " ".join(text.casefold().split())
+
+
+def filled(
+    encoder: SentenceEncoder, cases: Sequence[EvalCase], others: Sequence[EvalCase]
+) -> tuple[EditMemory, dict[str, str]]:
+    """A memory of all edits, and the id of each by its prompt; what contradicts a case's edit is left out."""
+    memory = EditMemory(":memory:", encoder=encoder)
+    chosen: dict[str, Edit] = {}
+    for case in (*cases, *others):
+        for edit in case.edits:
+            chosen.setdefault(folded(edit.prompt), edit)
+    memory.add_many(list(chosen.values()))
+    return memory, {folded(edit.prompt): edit.id for edit in memory.iterate()}
+
+
+def measured(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
+    """The figures of a set, by kind of probe."""
+    kinds: dict[str, list[Asked]] = {}
+    for one in asked:
+        kinds.setdefault(f"{one.probe.kind}{f' {one.probe.hops}' if one.probe.hops else ''}", []).append(one)
+    found: dict[str, dict[str, float]] = {}
+    for kind, some in sorted(kinds.items()):
+        number = len(some)
+        figures: dict[str, float] = {"probes": number}
+        if some[0].probe.in_scope:
+            figures["right"] = sum(one.fired in one.rightful for one in some) / number
+            figures["wrong edit"] = (
+                sum(one.fired is not None and one.fired not in one.rightful for one in some) / number
+            )
+            figures["among candidates"] = (
+                sum(any(each.edit.id in one.rightful for each in one.decision.candidates) for one in some) / number
+            )
+            figures["read"] = (
+                sum(
+                    any(each.edit.id in one.rightful and each.probability > 0.0 for each in one.decision.candidates)
+                    for one in some
+                )
+                / number
+            )
+        else:
+            wrong = [one for one in some if one.fired is not None and one.fired not in one.rightful]
+            figures["own fires"] = sum(one.fired in one.own for one in wrong) / number
+            figures["any fires"] = len(wrong) / number
+        found[kind] = figures
+    return found
+
+
+def probabilities(asked: Sequence[Asked]) -> Iterator[dict[str, Any]]:
+    """The best probability of the right edits and of the others, a record a probe, to try other thresholds on."""
+    for one in asked:
+        right = [each.probability for each in one.decision.candidates if each.edit.id in one.rightful]
+        others = [each.probability for each in one.decision.candidates if each.edit.id not in one.rightful]
+        yield {
+            "kind": one.probe.kind,
+            "in_scope": one.probe.in_scope,
+            "right": max(right, default=0.0),
+            "other": max(others, default=0.0),
+        }
+
+
+def failures(asked: Sequence[Asked]) -> Iterator[dict[str, Any]]:
+    """What went wrong, a record each."""
+    for one in asked:
+        wrong = one.fired not in one.rightful if one.probe.in_scope else one.fired not in {None, *one.rightful}
+        if wrong:
+            best = one.decision.candidates[:3]
+            gold = [each for each in one.decision.candidates if each.edit.id in one.own]
+            yield {
+                "kind": one.probe.kind,
+                "query": one.probe.prompt.text,
+                "windows": list(one.decision.query.windows),
+                "own": [f"{edit.prompt} => {edit.target}" for edit in one.case.edits],
+                "gold": [[round(each.similarity, 3), round(each.probability, 3)] for each in gold],
+                "best": [
+                    [round(each.similarity, 3), round(each.probability, 3), f"{each.edit.prompt} => {each.edit.target}"]
+                    for each in best
+                ],
+                "fired": one.fired is not None,
+            }
+
+
+def chosen_scope(name: str, folder: Path) -> ScopeClassifier:
+    """The classifier of a name: ``similarity``, ``shipped``, or a folder."""
+    if name == "similarity":
+        return SimilarityScope()
+    if name == "shipped":
+        from classifiers.shipped import shipped_scope
+
+        return shipped_scope(folder)
+    return load_scope(name, encoder=folder)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--scope", default="shipped")
+    parser.add_argument("--sets", default=",".join((*SETS, "traffic")))
+    parser.add_argument("--limit", type=int, help="most probes of a set")
+    parser.add_argument("--failures", type=Path, help="where failing records are written")
+    parser.add_argument("--probabilities", type=Path, help="where each probe's probabilities are written")
+    parser.add_argument("--json", type=Path, help="where the figures are written")
+    arguments = parser.parse_args()
+    folder = Path(resolve(ENCODER))
+    encoder = SentenceEncoder(folder)
+    scope = chosen_scope(arguments.scope, folder)
+    console = Console(width=140)
+    table = Table("set", "probe", "probes", "right", "wrong edit", "among candidates", "read", "own fires", "any fires")
+    every: dict[str, Any] = {}
+    wrong: list[dict[str, Any]] = []
+    every_probe: list[dict[str, Any]] = []
+    train = load_cases("counterfact:train", data=arguments.data, limit=DISTRACTORS).cases
+    for name in arguments.sets.split(","):
+        started = time.perf_counter()
+        own = "counterfact:dev" if name == "traffic" else name
+        cases = load_cases(own, data=arguments.data).cases
+        memory, ids = filled(encoder, cases, train if own == "counterfact:dev" else ())
+        router = Router(memory, encoder, scope)
+        if name == "traffic":
+            cases = tuple(
+                case
+                for source in TRAFFIC
+                for case in load_cases(source, data=arguments.data).cases
+                if not for_training(case.probes[0].prompt.text)
+            )
+        asked = list(routed(router, cases, ids, limit=arguments.limit))
+        figures = measured(asked)
+        every[name] = {"edits": len(ids), "seconds": time.perf_counter() - started, "kinds": figures}
+        wrong += [{"set": name, **record} for record in failures(asked)]
+        every_probe += [{"set": name, **record} for record in probabilities(asked)]
+        for kind, found in figures.items():
+            cells = [f"{100 * found[one]:.1f}" if one in found else "" for one in table_columns]
+            table.add_row(f"{name} ({len(ids):,} edits)", kind, f"{found['probes']:.0f}", *cells)
+        memory.close()
+    console.print(table)
+    for path, records in ((arguments.failures, wrong), (arguments.probabilities, every_probe)):
+        if path is not None:
+            path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(every, indent=1))
+
+
+table_columns = ("right", "wrong edit", "among candidates", "read", "own fires", "any fires")
+
+if __name__ == "__main__":
+    main()
