@@ -7,6 +7,7 @@ A configuration file, here with every key and its default::
     encoder = "all-minilm-l6-v2"
     namespace = "default"
     on_conflict = "supersede"          # or "reject", "keep_both"
+    mode = "ike"                       # or "serac", "auto"
 
     [generation]
     max_new_tokens = 128
@@ -60,6 +61,8 @@ class Config:
         encoder: The text encoder, named in the same ways.
         namespace: The namespace edits are added to and looked up in.
         on_conflict: What happens when a prompt gets another target.
+        mode: Who answers where an edit governs: the base model in context, the counterfactual model, or whichever does
+            better in a self-test.
         generation: How answers are generated.
     """
 
@@ -68,6 +71,7 @@ class Config:
     encoder: str = "all-minilm-l6-v2"
     namespace: str = "default"
     on_conflict: Literal["supersede", "reject", "keep_both"] = "supersede"
+    mode: Literal["ike", "serac", "auto"] = "ike"
     generation: GenerationSettings = field(default_factory=GenerationSettings)
 
     def override(self, **values: Any) -> Config:

@@ -3,8 +3,9 @@
 The decoding loop of ``transformers`` runs over the caller's own tokens, so that everything that counts or reads them
 (length limits, stopping criteria, logits processors, streamers, beams, the returned sequences) works as on the base
 model. Only the model's forward pass differs: for every row it is the base model's own, and for governed rows its
-last-token logits are replaced by those of a second pass over the same row with context spliced in. Rows that no edit
-governs are therefore, bit for bit, rows of the base model's own call.
+last-token logits are replaced by those of a second pass over the same row with context spliced in; or, where the model
+that answers has another vocabulary, by logits that allow one token alone, the next of a script which that model has
+written beforehand. Rows that no edit governs are therefore, bit for bit, rows of the base model's own call.
 
 This file works on token ids. It knows nothing of edits, text or tokenizers.
 """
@@ -13,17 +14,25 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memedit.errors import UnsupportedCallError
+from memedit.passes import pad_left, positions, takes
+from memedit.recital import Recital, Script, Writing
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Context", "ContextInjection", "Insertion", "StopTokens", "governed_logits", "splice"]
+__all__ = [
+    "Context",
+    "ContextInjection",
+    "Insertion",
+    "StopTokens",
+    "governed_logits",
+    "splice",
+]
 
 Forward = Callable[..., Any]
 
@@ -35,10 +44,12 @@ class Insertion:
     Attributes:
         position: The index of the row's own token before which the context goes; the row's length for its end.
         ids: The context's token ids.
+        replaces: How many of the row's own tokens from there on it stands in place of.
     """
 
     position: int
     ids: tuple[int, ...]
+    replaces: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +73,31 @@ class Context:
     Attributes:
         insertions: What is spliced into the row.
         stop: Where its continuation ends early, if anywhere.
+        script: What it continues with, in place of what a model of the base model's vocabulary would say; nothing is
+            spliced into such a row.
     """
 
     insertions: tuple[Insertion, ...]
     stop: StopTokens | None = None
+    script: Script | None = None
 
     @property
     def length(self) -> int:
-        """How many tokens it adds to the row."""
-        return sum(len(insertion.ids) for insertion in self.insertions)
+        """How many tokens it adds to the row; negative where it stands in place of more than it brings."""
+        return sum(len(insertion.ids) - insertion.replaces for insertion in self.insertions)
+
+    def for_likelihoods(self) -> tuple[Insertion, ...]:
+        """What is spliced into the row, for whoever asks how likely its tokens are.
+
+        Raises:
+            UnsupportedCallError: It has a script, of which no model of the base model's vocabulary knows.
+        """
+        if self.script is not None:
+            raise UnsupportedCallError(
+                "there are no logits for a prompt that an edit governs, because the counterfactual model has another "
+                'vocabulary than the base model; use mode "ike" for likelihoods, or call generate'
+            )
+        return self.insertions
 
 
 def splice(ids: Sequence[int], insertions: Sequence[Insertion]) -> tuple[list[int], list[int]]:
@@ -81,23 +108,33 @@ def splice(ids: Sequence[int], insertions: Sequence[Insertion]) -> tuple[list[in
         insertions: What goes where; those at one position keep their order.
 
     Returns:
-        The row with its context, and for each own token its new index.
+        The row with its context, and for each own token its new index; for one that was replaced, the index of the last
+        token that stands in its place.
 
     Raises:
-        ValueError: An insertion lies outside the row.
+        ValueError: An insertion lies outside the row, or replaces tokens by none.
     """
     for insertion in insertions:
-        if not 0 <= insertion.position <= len(ids):
-            raise ValueError(f"insertion at {insertion.position} lies outside a row of {len(ids)} tokens")
+        if not 0 <= insertion.position <= insertion.position + insertion.replaces <= len(ids):
+            raise ValueError(
+                f"insertion at {insertion.position}"
+                f"{f' in place of {insertion.replaces} tokens' if insertion.replaces else ''} "
+                f"lies outside a row of {len(ids)} tokens"
+            )
+        if insertion.replaces and not insertion.ids:
+            raise ValueError(f"insertion at {insertion.position} replaces {insertion.replaces} tokens by none")
     spliced: list[int] = []
     places: list[int] = []
     ordered = sorted(insertions, key=lambda insertion: insertion.position)
-    upcoming = 0
+    upcoming = kept_from = 0
     for index in range(len(ids) + 1):
         while upcoming < len(ordered) and ordered[upcoming].position == index:
             spliced.extend(ordered[upcoming].ids)
+            kept_from = max(kept_from, index + ordered[upcoming].replaces)
             upcoming += 1
-        if index < len(ids):
+        if index < min(kept_from, len(ids)):
+            places.append(len(spliced) - 1)
+        elif index < len(ids):
             places.append(len(spliced))
             spliced.append(ids[index])
     return spliced, places
@@ -112,6 +149,11 @@ class ContextInjection:
         contexts: For each governed row, what it is answered from.
         answering: The model that answers governed rows; it shares the base model's vocabulary.
         end_of_text: The token that ends a row; None where none does, and then no stop token does either.
+        padding: The token that rows which have ended are filled up with; None for ``end_of_text``.
+        writing: How the scripts among the contexts are written.
+
+    Raises:
+        UnsupportedCallError: A row has a script, and nothing ends a row or more tokens are wanted than the script has.
     """
 
     def __init__(
@@ -122,19 +164,29 @@ class ContextInjection:
         *,
         answering: Any | None = None,
         end_of_text: int | None = None,
+        padding: int | None = None,
+        writing: Writing | None = None,
     ) -> None:
         self._model = model
         self._base: Forward = model.forward
-        self._answer: Forward = (answering if answering is not None else model).forward
-        self._takes_positions = "position_ids" in inspect.signature(self._answer).parameters
+        self._answering = answering if answering is not None else model
+        self._answer: Forward = self._answering.forward
+        self._takes_positions = takes(self._answering, "position_ids")
         self._own = [[place for place, kept in enumerate(row) if kept] for row in mask.tolist()]
         self._width = mask.shape[1]
-        self._contexts = dict(sorted(contexts.items()))
+        self._contexts = {row: context for row, context in sorted(contexts.items()) if context.script is None}
         self._whole = len(self._contexts) == len(self._own)
         self._end = end_of_text
         self._ended = [False] * len(self._contexts)
         self._prompt_mask: torch.Tensor | None = None
-        self.used = False
+        scripts = {row: context.script for row, context in sorted(contexts.items()) if context.script is not None}
+        self._recital = Recital(scripts, writing or Writing(), end=end_of_text, padding=padding) if scripts else None
+        self._steps = 0
+
+    @property
+    def used(self) -> bool:
+        """Whether the forward pass was called at all."""
+        return self._steps > 0
 
     def attach(self) -> Any:
         """The base model with this forward pass; it shares every weight, buffer and hook with the base model."""
@@ -156,24 +208,37 @@ class ContextInjection:
         **kwargs: Any,
     ) -> Any:
         """One step; the arguments are those that the decoding loop gives the base model, rows times beams of them."""
-        self.used = True
+        step, self._steps = self._steps, self._steps + 1
         expansion = input_ids.shape[0] // len(self._own)
+        if self._recital is not None:
+            self._recital.check(input_ids[:, -1].tolist(), expansion, step)
+            if len(self._recital.rows) == len(self._own):
+                return self._recited_alone(input_ids, expansion, step)
         rows = [row * expansion + beam for row in self._contexts for beam in range(expansion)]
         if self._whole:
-            return self._answer_rows(rows, expansion, input_ids, past_key_values, kwargs)
+            # a cache that the loop made for the base model need not fit another
+            cache = None if step == 0 and self._answering is not self._model else past_key_values
+            outputs = self._answer_rows(rows, expansion, input_ids, cache, kwargs)
+            outputs.logits = outputs.logits.to(input_ids.device)
+            return outputs
         base_cache, cache = (
             (past_key_values.base, past_key_values.governed)
             if isinstance(past_key_values, _PairedCache)
             else (past_key_values, None)
         )
-        positions = {} if position_ids is None else {"position_ids": position_ids}
+        given = {} if position_ids is None else {"position_ids": position_ids}
         outputs = self._base(
             input_ids=input_ids,
             attention_mask=attention_mask,
             past_key_values=base_cache,
-            **positions,
+            **given,
             **kwargs,
         )
+        if self._recital is not None:
+            outputs.logits = outputs.logits.clone()
+            self._recital.recite(outputs.logits[:, -1], expansion, step)
+        if not rows:
+            return outputs
         if expansion > 1 or cache is None or not self._have_ended(input_ids[rows, -1].tolist()):
             governed = self._answer_rows(rows, expansion, input_ids, cache, kwargs)
             logits = outputs.logits.clone()
@@ -183,6 +248,17 @@ class ContextInjection:
         if kwargs.get("use_cache") and outputs.past_key_values is not None:
             outputs.past_key_values = _PairedCache(outputs.past_key_values, cache, rows)
         return outputs
+
+    def _recited_alone(self, input_ids: torch.Tensor, expansion: int, step: int) -> Any:
+        """One step where every row has a script: no model has anything to add."""
+        import torch
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        vocabulary = self._model.config.get_text_config().vocab_size
+        logits = torch.empty((input_ids.shape[0], 1, vocabulary), dtype=torch.float32, device=input_ids.device)
+        if self._recital is not None:
+            self._recital.recite(logits[:, -1], expansion, step)
+        return CausalLMOutputWithPast(logits=logits)
 
     def _have_ended(self, newest: list[int]) -> bool:
         """Whether every governed row has ended: the decoding loop fills them up by itself, whatever their logits.
@@ -200,7 +276,7 @@ class ContextInjection:
         """The answering model's pass over the governed rows; ``logits[:, -1]`` belongs to each row's last token."""
         import torch
 
-        chosen = input_ids[rows].to(self._model.device)
+        chosen = input_ids[rows].to(self._answering.device)
         first = cache is None or cache.get_seq_length() == 0
         if first:
             chosen, mask = self._spliced(rows, expansion, chosen)
@@ -211,12 +287,12 @@ class ContextInjection:
                 raise UnsupportedCallError("a governed prompt cannot continue a cache that holds another prompt")
             generated = cache.get_seq_length() + chosen.shape[1] - prompt.shape[1]
             mask = torch.cat([prompt, prompt.new_ones((prompt.shape[0], generated))], dim=1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -chosen.shape[1] :]
+        places = positions(mask)[:, -chosen.shape[1] :]
         outputs = self._answer(
             input_ids=chosen,
             attention_mask=mask,
             past_key_values=cache,
-            **({"position_ids": positions} if self._takes_positions else {}),
+            **({"position_ids": places} if self._takes_positions else {}),
             **kwargs,
         )
         if not first or input_ids.shape[1] > self._width:
@@ -241,7 +317,7 @@ class ContextInjection:
             caller = row // expansion
             own = [ids[place] for place in self._own[caller]]
             texts.append(splice(own, self._contexts[caller].insertions)[0] + ids[self._width :])
-        return _pad_left(texts, input_ids)
+        return pad_left(texts, device=input_ids.device)
 
 
 class _PairedCache:
@@ -287,29 +363,11 @@ def governed_logits(
     Returns:
         For each row a tensor ``[own tokens, vocabulary]``.
     """
-    import torch
-
     spliced = [splice(ids, context) for ids, context in zip(own, contexts, strict=True)]
-    like = torch.zeros(0, dtype=torch.long, device=device)
-    ids, mask = _pad_left([text for text, _ in spliced], like)
-    positions = (
-        {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-        if "position_ids" in inspect.signature(answering.forward).parameters
-        else {}
-    )
-    logits = answering(input_ids=ids, attention_mask=mask, use_cache=False, **positions, **forward_kwargs).logits
+    ids, mask = pad_left([text for text, _ in spliced], device=device)
+    places_of = {"position_ids": positions(mask)} if takes(answering, "position_ids") else {}
+    logits = answering(input_ids=ids, attention_mask=mask, use_cache=False, **places_of, **forward_kwargs).logits
     return [
         logits[row, [ids.shape[1] - len(text) + place for place in places]]
         for row, (text, places) in enumerate(spliced)
     ]
-
-
-def _pad_left(texts: Sequence[Sequence[int]], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of one width and their mask, on the device and of the type of ``like``."""
-    width = max(len(text) for text in texts)
-    ids = like.new_zeros((len(texts), width))
-    mask = like.new_zeros((len(texts), width))
-    for row, text in enumerate(texts):
-        ids[row, width - len(text) :] = like.new_tensor(list(text))
-        mask[row, width - len(text) :] = 1
-    return ids, mask

@@ -209,7 +209,7 @@ class MemeditLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 logits = governed_logits(
                     model if model is not None else self.edited.unedited,
                     [one.own for one in batch],
-                    [one.context.insertions for one in batch],
+                    [one.context.for_likelihoods() for one in batch],
                     device=self.device,
                     forward_kwargs={},
                 )

@@ -9,17 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifiers import (
-    ScopeClassifier,
-    SentenceEncoder,
-    SimilarityScope,
-    TextEncoder,
-    quiet_transformers,
-    shipped_scope,
-)
+from classifiers import ScopeClassifier, SentenceEncoder, SimilarityScope, TextEncoder, shipped_scope
 from classifiers.shipped import shipped_retriever
+from memedit.counterfactual import CounterfactualModel
 from memedit.errors import ConfigError, UnsupportedCallError
 from memedit.model import EditedModel
+from memedit.modes import Mode
+from memedit.pretrained import load_model
 from memedit.pulling import resolve
 from memedit.responders import Responder
 from memedit.routing import Router
@@ -40,6 +36,8 @@ def load(
     encoder: str | Path | TextEncoder = DEFAULT_ENCODER,
     scope: ScopeClassifier | None = None,
     responder: Responder | None = None,
+    mode: Mode = "ike",
+    counterfactual: CounterfactualModel | str | Path | None = None,
     namespace: str = "default",
     dtype: torch.dtype | str = "auto",
     device: torch.device | str | None = None,
@@ -54,13 +52,19 @@ def load(
         encoder: Name, folder, or an encoder; ignored where an open memory brings its own.
         scope: Decides which edit governs a prompt; by default the trained classifier, or the similarity of texts
             where the encoder is not all-MiniLM-L6-v2.
-        responder: Answers governed prompts; by default the model itself, with the edit in context.
+        responder: Answers governed prompts; by default what ``mode`` says.
+        mode: Who answers governed prompts: ``"ike"``, the model itself with the edit in context; ``"serac"``, the
+            counterfactual model that comes with memedit; ``"auto"``, whichever does better in a small self-test, once
+            for each model. ``model.mode`` and ``model.mode_reason`` say which and why.
+        counterfactual: The counterfactual model, or the folder of its adapter; None for the one that comes with
+            memedit.
         namespace: The memory's namespace that is searched and added to.
         dtype: The weights' type; ``"auto"`` for the one they were saved in.
         device: Where the model is put; None for the CPU.
 
     Raises:
-        ModelNotFoundError: Nothing is known under that name.
+        ModelNotFoundError: Nothing is known under that name; or the mode is ``"serac"``, and there is no
+            counterfactual model.
     """
     model, tokenizer = load_model(name_or_path, dtype=dtype, device=device)
     return wrap(
@@ -70,37 +74,10 @@ def load(
         encoder=encoder,
         scope=scope,
         responder=responder,
+        mode=mode,
+        counterfactual=counterfactual,
         namespace=namespace,
     )
-
-
-def load_model(
-    name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device: torch.device | str | None = None
-) -> tuple[Any, Any]:
-    """Load a model and its tokenizer by name, without an edit memory.
-
-    Args:
-        name_or_path: As in :func:`load`.
-        dtype: As in :func:`load`.
-        device: As in :func:`load`.
-
-    Returns:
-        The model, in evaluation mode, and its tokenizer, which pads on the left.
-
-    Raises:
-        ModelNotFoundError: Nothing is known under that name.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = resolve(str(name_or_path))
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True).eval()
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if device is not None:
-        model = model.to(device)
-    return model, tokenizer
 
 
 def wrap(
@@ -111,6 +88,8 @@ def wrap(
     encoder: str | Path | TextEncoder = DEFAULT_ENCODER,
     scope: ScopeClassifier | None = None,
     responder: Responder | None = None,
+    mode: Mode = "ike",
+    counterfactual: CounterfactualModel | str | Path | None = None,
     namespace: str = "default",
 ) -> EditedModel:
     """Put an edit memory in front of a loaded model.
@@ -122,11 +101,14 @@ def wrap(
         encoder: As in :func:`load`.
         scope: As in :func:`load`.
         responder: As in :func:`load`.
+        mode: As in :func:`load`.
+        counterfactual: As in :func:`load`.
         namespace: As in :func:`load`.
 
     Raises:
         UnsupportedCallError: The model cannot be wrapped.
         ConfigError: The memory was opened without an encoder.
+        ModelNotFoundError: The mode is ``"serac"``, and there is no counterfactual model.
     """
     _check_model(model)
     chosen: TextEncoder | None
@@ -147,7 +129,7 @@ def wrap(
         scope if scope is not None else default_scope(chosen.fingerprint),
         namespaces=(namespace,),
     )
-    return EditedModel(model, tokenizer, router, responder=responder)
+    return EditedModel(model, tokenizer, router, responder=responder, mode=mode, counterfactual=counterfactual)
 
 
 def default_scope(retriever: str | None) -> ScopeClassifier:

@@ -1,7 +1,7 @@
 """The edited model: a drop-in for a ``transformers`` causal language model whose facts can be changed while it runs.
 
-Prompts that no edit governs go to the base model verbatim. Prompts that one does are answered with the edit in context.
-The weights are never touched.
+Prompts that no edit governs go to the base model verbatim. Prompts that one does are answered with the edit in context,
+or by the counterfactual model. The weights are never touched.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from memedit.calls import REFUSED_IN_FORWARD, REFUSED_IN_GENERATE, bind, refuse
+from memedit.counterfactual import CounterfactualModel
 from memedit.errors import InvalidPromptError, UnsupportedCallError
 from memedit.explanation import Answer, Explanation
 from memedit.injection import Context, ContextInjection, governed_logits, splice
+from memedit.modes import Mode, ModeChoice, choose_mode
+from memedit.passes import max_positions
 from memedit.queries import Query
-from memedit.responders import InContextResponder, Responder
+from memedit.recital import Writing
+from memedit.responders import Responder
 from memedit.routing import Decision, Router, RoutingTimings
 from memedit.rows import PromptReader, RowPrompt
 from memory_store import AddManyReport, Edit, EditMemory
@@ -42,7 +47,10 @@ DEFAULT_ANSWER_TOKENS = 256
 _DISABLED: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("memedit_disabled", default=frozenset())
 
 # Attributes of the edited model itself; every other name is the base model's.
-_OWN = frozenset({"unedited", "tokenizer", "memory", "router", "responder", "namespace", "_reader"})
+_OWN = frozenset({"unedited", "tokenizer", "memory", "router", "responder", "namespace", "_reader", "_choice"})
+
+# Options of `generate` that say how to sample; a model of another vocabulary that answers beforehand is given them too.
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 _RETURNING_SELF = frozenset(
     {"to", "eval", "train", "float", "half", "bfloat16", "double", "cpu", "cuda", "requires_grad_", "type"}
@@ -80,7 +88,14 @@ class EditedModel:
         model: The base model, a decoder-only ``transformers`` model.
         tokenizer: Its tokenizer.
         router: Decides; brings the memory along.
-        responder: Answers; by default in context with the base model itself.
+        responder: Answers; by default what ``mode`` says.
+        mode: ``"ike"``: the base model, with the edit in context. ``"serac"``: the counterfactual model. ``"auto"``:
+            whichever does better in a self-test of the two.
+        counterfactual: The counterfactual model, or the folder of its adapter; None for the one that comes with
+            memedit.
+
+    Raises:
+        ModelNotFoundError: The mode is ``"serac"``, and there is no counterfactual model.
     """
 
     unedited: Any
@@ -90,15 +105,40 @@ class EditedModel:
     responder: Responder
     namespace: str
     _reader: PromptReader
+    _choice: ModeChoice
 
-    def __init__(self, model: Any, tokenizer: Any, router: Router, *, responder: Responder | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        router: Router,
+        *,
+        responder: Responder | None = None,
+        mode: Mode = "ike",
+        counterfactual: CounterfactualModel | str | Path | None = None,
+    ) -> None:
         self.unedited = model
         self.tokenizer = tokenizer
         self.memory = router.memory
         self.router = router
         self.namespace = router.namespaces[0]
         self._reader = PromptReader(tokenizer)
-        self.responder = responder if responder is not None else InContextResponder(tokenizer)
+        self._choice = (
+            ModeChoice(responder.name, "a responder was given", responder)
+            if responder is not None
+            else choose_mode(mode, model, tokenizer, counterfactual=counterfactual)
+        )
+        self.responder = self._choice.responder
+
+    @property
+    def mode(self) -> str:
+        """Who answers governed prompts: ``"ike"``, ``"serac"``, or the name of a responder that was given."""
+        return self._choice.mode if self.responder is self._choice.responder else self.responder.name
+
+    @property
+    def mode_reason(self) -> str:
+        """Why, in a sentence; of the mode ``"auto"``, what the self-test found."""
+        return self._choice.reason if self.responder is self._choice.responder else "a responder was given"
 
     # -- a transparent stand-in for the base model ---------------------------------------------------------------
 
@@ -233,12 +273,15 @@ class EditedModel:
         config = bound.get("generation_config")
         refuse(bound, REFUSED_IN_GENERATE, (config, self.unedited.generation_config))
         end = self._setting("eos_token_id", bound)
+        scripted = any(context.script is not None for context in plan.contexts.values())
         injection = ContextInjection(
             self.unedited,
             plan.mask,
             plan.contexts,
             answering=self.responder.model,
             end_of_text=end[0] if isinstance(end, list) else end,
+            padding=self._setting("pad_token_id", bound),
+            writing=self._writing(bound, plan.mask.shape[1]) if scripted else None,
         )
         outputs = injection.attach().generate(inputs, *args, **kwargs)
         if not injection.used:
@@ -342,14 +385,17 @@ class EditedModel:
         (row,) = self._reader.read_batch(inputs["input_ids"], inputs["attention_mask"])
         (decision,) = self._route([row], thorough=True)
         context = self.responder.context(row, decision) if decision.governed else Context(())
-        seen = self._reader.decode(splice(row.ids, context.insertions)[0])
+        spliced = self._reader.decode(splice(row.ids, context.insertions)[0])
+        answering = self.responder.name
+        if self.responder is self._choice.responder and self.mode_reason != "asked for":
+            answering = f"{answering} ({self.mode_reason})"
         return Explanation(
             prompt=row.text,
             decision=decision,
-            responder=self.responder.name if decision.governed else "base model",
-            seen=seen,
+            responder=answering if decision.governed else "base model",
+            seen=spliced if context.script is None else context.script.seen,
             prompt_tokens=len(row.ids),
-            context_tokens=context.length,
+            context_tokens=max(0, context.length),
         )
 
     # -- planning --------------------------------------------------------------------------------------------------
@@ -416,7 +462,8 @@ class EditedModel:
         Raises:
             UnsupportedCallError: There is such a row.
         """
-        longest = getattr(self.unedited.config.get_text_config(), "max_position_embeddings", None)
+        answering = self.responder.model if self.responder.model is not None else self.unedited
+        longest = max_positions(answering)
         for row, context in contexts.items():
             own = int(mask[row].sum())
             if longest is not None and own + context.length >= longest:
@@ -468,6 +515,39 @@ class EditedModel:
                 return torch.ne(ids, int(pad)).to(ids)
         return torch.ones_like(ids)
 
+    def _writing(self, bound: Mapping[str, Any], width: int) -> Writing:
+        """How a model of another vocabulary is to answer beforehand: as the call says, as far as that makes sense.
+
+        Args:
+            bound: The call's arguments.
+            width: Tokens of the widest prompt.
+
+        Raises:
+            UnsupportedCallError: Several answers are wanted of beam search, which has only one to search.
+        """
+        samples = bool(self._setting("do_sample", bound))
+        beams = (self._setting("num_beams", bound) or 1) > 1
+        copies = self._setting("num_return_sequences", bound) or 1
+        if beams and copies > 1:
+            raise UnsupportedCallError(
+                "num_return_sequences with num_beams cannot be honoured where the counterfactual model has another "
+                'vocabulary than the base model: it has one answer; sample (do_sample=True), or use mode "ike"'
+            )
+        most, least = self._setting("max_new_tokens", bound), self._setting("min_new_tokens", bound)
+        shortest = self._setting("min_length", bound)
+        # the model's own max_length is not looked at: `generate` counts a default one from the prompt's end
+        length = bound.get("max_length") or getattr(bound.get("generation_config"), "max_length", None)
+        limit = most if most is not None else length - width if length is not None else None
+        settings = {name: self._setting(name, bound) for name in _SAMPLING}
+        sampling = {"do_sample": True, **{name: value for name, value in settings.items() if value is not None}}
+        return Writing(
+            limit=None if limit is None else max(1, int(limit)),
+            least=max(int(least or 0), int(shortest or 0) - width),
+            copies=int(copies) if samples else 1,
+            beams=beams,
+            sampling=sampling if samples else {},
+        )
+
     def _setting(self, name: str, bound: Mapping[str, Any]) -> Any:
         """A generation setting: of the call, else of its config, else of the model."""
         for value in (
@@ -504,8 +584,8 @@ class EditedModel:
         governed = governed_logits(
             answering,
             own,
-            [plan.contexts[row].insertions for row in rows],
-            device=self.unedited.device,
+            [plan.contexts[row].for_likelihoods() for row in rows],
+            device=answering.device,
             forward_kwargs=others,
         )
         if len(rows) == ids.shape[0]:

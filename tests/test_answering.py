@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from counterfactual_models import EDIT, OTHER, differing, echoing
 from hashing_encoder import HashingEncoder
 from tiny import ARCHITECTURES, VOCABULARY, tiny_model, tiny_tokenizer
 
 from memedit.editors.subject import Subject
 from memedit.errors import UnsupportedCallError
 from memedit.evaluation.answering import Answer, Answerer, Rating, Row
-from memedit.injection import Context, Insertion, StopTokens
+from memedit.injection import Context, Insertion, Script, StopTokens
 
 END = 2
 LIMIT = 6
@@ -414,3 +415,20 @@ def test_a_row_longer_than_its_model_reads_is_refused(subject: Subject) -> None:
 def test_limits_are_positive(limits: dict[str, int], subject: Subject) -> None:
     with pytest.raises(ValueError, match="limits must be positive"):
         Answerer(subject, **limits)
+
+
+def test_rows_that_another_vocabulary_answers_have_no_likelihoods():
+    model = differing(echoing(), edits=(EDIT, OTHER))
+    subject = Subject(model.unedited, model.tokenizer, HashingEncoder(256), name="tiny")
+    ids = tuple(model.tokenizer("Who?")["input_ids"])
+    reads = model.responder.counterfactual.prompt.ids
+    rows = [
+        Row(ids, Context((), script=Script(model.responder, tuple(reads((edit,), "Who?", conversational=True)), ids)))
+        for edit in (EDIT, OTHER)
+    ]
+    asked = Answerer(subject, max_new_tokens=12)
+    assert [answer.text for answer in asked.answer(rows)] == ["Lisbon", "Fredville"]
+    with pytest.raises(UnsupportedCallError, match='mode "ike"'):
+        asked.rate(rows, [(5,), (5,)])
+    with pytest.raises(UnsupportedCallError, match='mode "ike"'):
+        asked.next_log_probabilities(rows)

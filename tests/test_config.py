@@ -58,7 +58,7 @@ def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('modle = "x"', ["unknown key 'modle'", "Did you mean 'model'?"]),
+        ('moddel = "x"', ["unknown key 'moddel'", "Did you mean 'model'?"]),
         ("zzz = 1", ["unknown key 'zzz'", "Known keys: memory, model"]),
         ("[generation]\nmax_tokens = 3", ["'generation.max_tokens'", "Did you mean 'max_new_tokens'?"]),
         ("model = 3", ["'model' must be a string, not 3"]),

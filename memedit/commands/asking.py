@@ -16,6 +16,7 @@ from memedit.commands.options import (
     MaxNewTokensOption,
     MemoryOption,
     ModelOption,
+    ModeOption,
     NamespaceOption,
 )
 from memedit.commands.runtime import Session
@@ -43,6 +44,7 @@ def ask(
     namespace: NamespaceOption = None,
     model: ModelOption = None,
     encoder: EncoderOption = None,
+    mode: ModeOption = None,
     config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,6 +60,7 @@ def ask(
         namespace=namespace,
         model=model,
         encoder=encoder,
+        mode=mode,
         generation=_generation(max_new_tokens),
     )
     text = _read_prompt(prompt)
@@ -83,12 +86,13 @@ def explain(
     namespace: NamespaceOption = None,
     model: ModelOption = None,
     encoder: EncoderOption = None,
+    mode: ModeOption = None,
     config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Explain how a prompt would be answered: which edit, how probable, what the model reads, what it costs."""
     session = Session.start(
-        ctx, config_file, as_json=as_json, memory=memory, namespace=namespace, model=model, encoder=encoder
+        ctx, config_file, as_json=as_json, memory=memory, namespace=namespace, model=model, encoder=encoder, mode=mode
     )
     text = _read_prompt(prompt)
     with session.model() as edited:

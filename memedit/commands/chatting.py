@@ -19,6 +19,7 @@ from memedit.commands.options import (
     MaxNewTokensOption,
     MemoryOption,
     ModelOption,
+    ModeOption,
     NamespaceOption,
 )
 from memedit.commands.output import printable
@@ -41,6 +42,7 @@ def chat(
     namespace: NamespaceOption = None,
     model: ModelOption = None,
     encoder: EncoderOption = None,
+    mode: ModeOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Talk with the edited model; /help lists what can be done between questions.
@@ -54,6 +56,7 @@ def chat(
         namespace=namespace,
         model=model,
         encoder=encoder,
+        mode=mode,
         generation=None if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
     )
     with session.model(create=True) as edited:
@@ -68,7 +71,8 @@ def _greeting(session: Session, edited: EditedModel) -> str:
     config = session.config
     count = edited.memory.count(namespace=config.namespace)
     within = "" if config.namespace == "default" else f", namespace {config.namespace}"
-    return f"{config.model}, {counted(count, 'edit')} in {config.memory}{within}; /help lists the commands"
+    mode = "" if config.mode == "ike" else f", mode {edited.mode} ({edited.mode_reason})"
+    return f"{config.model}{mode}, {counted(count, 'edit')} in {config.memory}{within}; /help lists the commands"
 
 
 def _lines(session: Session) -> Iterator[str]:

@@ -18,6 +18,7 @@ __all__ = [
     "JsonOption",
     "MaxNewTokensOption",
     "MemoryOption",
+    "ModeOption",
     "ModelOption",
     "NamespaceOption",
     "OnConflictOption",
@@ -68,6 +69,18 @@ ModelOption = Annotated[
         envvar="MEMEDIT_MODEL",
         help="The base model: a known name, a folder or a hub id.",
         show_default="smollm2-135m-instruct",
+        rich_help_panel=_SETTINGS,
+    ),
+]
+ModeOption = Annotated[
+    Literal["ike", "serac", "auto"] | None,
+    typer.Option(
+        "--mode",
+        metavar="MODE",
+        envvar="MEMEDIT_MODE",
+        help="Who answers where an edit governs: ike (the base model, in context), serac (the counterfactual model), "
+        "or auto (whichever does better in a self-test).",
+        show_default="ike",
         rich_help_panel=_SETTINGS,
     ),
 ]

@@ -41,7 +41,7 @@ def _load_model(config: Config, memory: EditMemory, progress: Progress) -> Edite
     folder = resolve(config.model, progress=progress)
     progress("loading", 0, None)
     with quiet_transformers():
-        model = load(folder, memory=memory, namespace=config.namespace)
+        model = load(folder, memory=memory, mode=config.mode, namespace=config.namespace)
         model.router.encoder.encode(["ready"])  # loads it now, so that no question's timings include it
     return model
 

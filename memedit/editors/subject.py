@@ -5,8 +5,6 @@ Knows models, tokenizers and encoders; nothing of edits or methods.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifiers import SentenceEncoder, TextEncoder, quiet_transformers
+from memedit.fingerprints import model_fingerprint
 from memedit.loading import DEFAULT_ENCODER, load_model
 from memedit.pulling import resolve
 from memedit.rows import PromptReader
@@ -24,12 +23,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["RememberingEncoder", "Subject"]
-
-_SAMPLED_VALUES = 4_096
-"""Values of each parameter that its part of the fingerprint reads."""
-
-_NOT_OF_THE_MODEL = frozenset({"_name_or_path", "architectures", "dtype", "transformers_version"})
-"""Entries of a configuration that tell of its loading; the fingerprint reads the type of each parameter itself."""
 
 
 class RememberingEncoder:
@@ -142,18 +135,5 @@ class Subject:
         Where the model was loaded from, and with which version of ``transformers``, leaves it as it is.
         """
         if self._fingerprint is None:
-            self._fingerprint = _fingerprint(self.model)
+            self._fingerprint = model_fingerprint(self.model)
         return self._fingerprint
-
-
-def _fingerprint(model: Any) -> str:
-    import torch
-
-    config = {name: value for name, value in model.config.to_dict().items() if name not in _NOT_OF_THE_MODEL}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, value in model.state_dict().items():
-        flat = value.detach().reshape(-1)
-        step = max(1, flat.numel() // _SAMPLED_VALUES)
-        digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
-        digest.update(flat[::step].to("cpu", torch.float32).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -200,7 +200,7 @@ def _treated(editor: Editor, treatment: Treatment) -> bool:
 
 
 def _insertions(treatment: Treatment) -> tuple[Insertion, ...]:
-    return treatment.context.insertions if treatment.context is not None else ()
+    return treatment.context.for_likelihoods() if treatment.context is not None else ()
 
 
 def _by_model(

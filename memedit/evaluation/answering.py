@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from memedit.counterfactual import GREEDY
 from memedit.editors.subject import Subject
 from memedit.errors import UnsupportedCallError
 from memedit.injection import Context, ContextInjection, splice
 from memedit.passes import logits_of, max_positions, pad_left
+from memedit.recital import Writing
 
 if TYPE_CHECKING:
     import torch
@@ -25,18 +27,6 @@ __all__ = ["Answer", "Answerer", "Rating", "Row"]
 
 DEFAULT_BATCH_TOKENS = 4_096
 """Tokens of a batch, prompts and answers and padding together, from which the batch size follows."""
-
-_GREEDY = {
-    "do_sample": False,
-    "num_beams": 1,
-    "temperature": None,
-    "top_p": None,
-    "top_k": None,
-    # a model's own settings may hold these; they count padding as said, so that answers would depend on the batch
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-}
-"""Options of ``generate``: the likeliest token at each place, whatever the model's own generation settings are."""
 
 R = TypeVar("R")
 
@@ -160,6 +150,7 @@ class Answerer:
             raise ValueError("a continuation has no tokens; give at least one")
         told = [_Told(row, tuple(behind)) for row, behind in zip(rows, continuations, strict=True)]
         for one in told:
+            _check_likelihoods(one.row)
             self._check_length(one.row, len(one.behind))
         return self._in_batches(told, 0, self._rate)
 
@@ -249,7 +240,9 @@ class Answerer:
         contexts = {place: row.context for place, row in enumerate(batch) if row.context is not None}
         if contexts:
             end = ends[0]
-            model = ContextInjection(model, mask, contexts, answering=batch[0].model, end_of_text=end).attach()
+            model = ContextInjection(
+                model, mask, contexts, answering=batch[0].model, end_of_text=end, writing=Writing(limit=limit)
+            ).attach()
         elif batch[0].model is not None:
             model = batch[0].model
         out = model.generate(
@@ -258,7 +251,7 @@ class Answerer:
             max_new_tokens=limit,
             eos_token_id=end_of_text,
             pad_token_id=self._pad,
-            **_GREEDY,
+            **GREEDY,
         )
         seconds = (time.perf_counter() - started) / len(batch)
         answers = []
@@ -286,6 +279,8 @@ class Answerer:
     def _next_log_probabilities(self, batch: Sequence[Row]) -> torch.Tensor:
         import torch
 
+        for row in batch:
+            _check_likelihoods(row)
         logits = self._logits(batch[0].model, [row.seen for row in batch], keep=1)
         return torch.log_softmax(logits[:, -1].float(), dim=-1)
 
@@ -327,13 +322,23 @@ class _Keyed:
         self.item = item
         self.width = len(row.seen) + (len(item.behind) if isinstance(item, _Told) else 0)
         self.kind = (row.context is not None, 0 if row.model is None else id(row.model))
-        self.key = (self.kind, row.seen, stop, behind)
+        self.key = (self.kind, row.seen, stop, None if row.context is None else row.context.script, behind)
 
     def __hash__(self) -> int:
         return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Keyed) and self.key == other.key
+
+
+def _check_likelihoods(row: Row) -> None:
+    """Refuse a row that a model of another vocabulary answers.
+
+    Raises:
+        UnsupportedCallError: It is one.
+    """
+    if row.context is not None:
+        row.context.for_likelihoods()
 
 
 def _batch_of(left: Sequence[_Keyed], more: int, limit: int) -> list[_Keyed]:

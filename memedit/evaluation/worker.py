@@ -328,7 +328,8 @@ class EvalWorker:
             one.answer = answer
         if not self.settings.kl or not task.unedited:
             return
-        outside = [one for one in changed if not one.probe.in_scope]
+        # what a model of another vocabulary has answered leaves no distribution to compare
+        outside = [one for one in changed if not one.probe.in_scope and not _recited(one.treatment)]
         rows = [Row(one.ids, one.treatment.context, one.treatment.model) for one in outside]
         if weights:
             unedited = [next_before[one.ids] for one in outside]
@@ -469,6 +470,11 @@ class EvalWorker:
             return None
         (answer,) = self._answerer.answer([row], max_new_tokens=FLUENCY_TOKENS, remember=not prepared.weights)
         return ngram_entropy(answer.text)
+
+
+def _recited(treatment: Treatment) -> bool:
+    """Whether a model of another vocabulary answers."""
+    return treatment.context is not None and treatment.context.script is not None
 
 
 def failed_case(placed: PlacedCase, group: Group, error: str) -> CaseResult:
