@@ -1,0 +1,341 @@
+"""Trains the counterfactual model: low-rank updates that have a small causal model answer as if facts were true.
+
+SERAC's second half (Mitchell et al. 2022, Memory-Based Model Editing at Scale, section 3.3); the loss is that of the
+answer's tokens, its end included (equation 4). What the model reads is worded by `memedit.counterfactual`, which serves
+it. Where the facts shown do not matter, the answer to be learnt is the base model's own, generated before training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from training.answers import Example, ExampleMaker
+from training.card import CardData, ModelCard, write_card
+from training.config import check_range, settings_json
+from training.errors import TrainingDataError
+from training.loop import TrainingResult, train
+from training.material import Material, gather
+from training.progress import SILENT, Progress
+from training.settings import LoopSettings, device_for
+from training.task import ParameterGroup
+from training.wording import asked
+
+if TYPE_CHECKING:
+    import torch
+
+    from memedit.counterfactual import CounterfactualModel
+
+__all__ = ["CounterfactualSettings", "run"]
+
+_BASE_ANSWER_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CounterfactualSettings:
+    """How the counterfactual model is trained.
+
+    Attributes:
+        base: The model that is adapted, by a name that memedit resolves.
+        init: Where training starts: the shipped weights, or the bare model.
+        rank: Rank of the low-rank updates.
+        alpha: Their scale is alpha / rank.
+        target_modules: The linear layers that they apply to, by the end of their names.
+        batch_size: Examples of a batch.
+        base_answers: How many of the base model's own answers are learnt, for facts that do not matter.
+        dev_examples: Held-out examples that choose the best state.
+        loop: How long and how fast it trains.
+    """
+
+    base: str = "smollm2-135m-instruct"
+    init: Literal["shipped", "scratch"] = "scratch"
+    rank: int = 16
+    alpha: int = 32
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    batch_size: int = 8
+    base_answers: int = 1200
+    dev_examples: int = 240
+    loop: LoopSettings = field(
+        default_factory=lambda: LoopSettings(steps=1600, learning_rate=5e-4, evaluate_every=400, weight_decay=0.0)
+    )
+
+    def __post_init__(self) -> None:
+        check_range("rank", self.rank, least=1, most=64)
+        check_range("alpha", self.alpha, least=1)
+        check_range("batch_size", self.batch_size, least=1)
+        check_range("base_answers", self.base_answers, least=0)
+        check_range("dev_examples", self.dev_examples, least=10)
+
+
+def run(
+    settings: CounterfactualSettings,
+    *,
+    out: Path,
+    data: Sequence[Path] = (),
+    data_folder: Path | None = None,
+    fresh: bool = False,
+    progress: Progress = SILENT,
+) -> TrainingResult:
+    """Trains and saves a counterfactual model.
+
+    Args:
+        settings: How.
+        out: Where checkpoints, log, card and the weights go.
+        data: Files of one's own records.
+        data_folder: Where CounterFact, zsRE, relations and traffic are.
+        fresh: Begin anew where ``out`` holds another run.
+        progress: Told how it goes.
+
+    Raises:
+        TrainingError: Data are missing or malformed, or the folder holds something else.
+    """
+    from memedit.counterfactual import CounterfactualModel
+    from memedit.fingerprints import model_fingerprint
+    from memedit.loading import load_model
+
+    if data_folder is None:
+        raise TrainingDataError(
+            "training a counterfactual model takes the training splits of CounterFact, zsRE and the relations; "
+            "say where they are with --data-folder, or in MEMEDIT_DATA"
+        )
+    model, tokenizer = load_model(settings.base, dtype="float32")
+    fingerprint = model_fingerprint(model)
+    learnt, held_out, files = gather(data_folder, own=data)
+    subject = CounterfactualModel(model, tokenizer, name=settings.base, fingerprint=fingerprint)
+    answers = _base_answers(settings, learnt, subject, out, progress)
+    training = ExampleMaker(learnt, answers=answers, seed=settings.loop.seed)
+    task = _CounterfactualTask(settings, files, subject, training, ExampleMaker(held_out, answers=(), seed=1))
+    result = train(task, settings.loop, out, fresh=fresh, progress=progress)
+    task.save(out)
+    write_card(
+        out,
+        ModelCard(
+            title="Counterfactual model",
+            summary=(
+                f"Low-rank updates of {settings.base} that have it answer as if the facts it is shown were true "
+                "(SERAC's counterfactual model, Mitchell et al. 2022)."
+            ),
+            base_model=f"{settings.base} {fingerprint}",
+            data=list(files.values()),
+            settings=settings,
+            result=result,
+            licence="that of the project; the base model's is Apache-2.0",
+            notes=("No record of KnowEdit, HalluEditBench, UnKE or MQuAKE was trained on.",),
+        ),
+    )
+    return result
+
+
+def _base_answers(
+    settings: CounterfactualSettings, material: Material, model: CounterfactualModel, out: Path, progress: Progress
+) -> list[tuple[str, bool, str]]:
+    """What the bare model says without any fact, to ordinary questions and to questions about known subjects."""
+    from memedit.counterfactual import Request
+
+    rng = random.Random(settings.loop.seed)
+    asked_of: list[tuple[str, bool]] = []
+    while len(asked_of) < settings.base_answers:
+        if rng.random() < 0.4:
+            asked_of.append((rng.choice(material.traffic), True))
+            continue
+        fact = rng.choice(material.facts)
+        relation = material.bank.relations.get(fact.relation or "")
+        others = material.bank.about(relation.subject) if relation is not None else ()
+        if relation is not None and others:
+            query = asked(rng.choice(others), fact.subject, rng)
+            asked_of.append((query, query.endswith(("?", ".", "!")) or rng.random() < 0.6))
+    described = json.dumps([model.fingerprint, _BASE_ANSWER_TOKENS, asked_of])
+    path = out / "cache" / f"answers-{hashlib.sha256(described.encode()).hexdigest()[:24]}.json"
+    if not path.exists():
+        answers: list[str] = []
+        for begin in range(0, len(asked_of), 32):
+            progress.stage("the base model's own answers", begin, len(asked_of))
+            requests = [
+                Request(edits=(), query=query, conversational=conversational)
+                for query, conversational in asked_of[begin : begin + 32]
+            ]
+            answers += model.answer(requests, max_new_tokens=_BASE_ANSWER_TOKENS)
+        progress.stage("the base model's own answers", len(asked_of), len(asked_of))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(answers), encoding="utf-8")
+        temporary.replace(path)
+    answers = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        (query, conversational, answer)
+        for (query, conversational), answer in zip(asked_of, answers, strict=True)
+        if answer.strip()
+    ]
+
+
+class _CounterfactualTask:
+    """The counterfactual model as the loop trains it."""
+
+    name = "counterfactual"
+    maximised = "mean exactness of kinds"
+
+    def __init__(
+        self,
+        settings: CounterfactualSettings,
+        files: Mapping[str, CardData],
+        subject: CounterfactualModel,
+        training: ExampleMaker,
+        held_out: ExampleMaker,
+    ) -> None:
+        import torch
+        from peft import LoraConfig, inject_adapter_in_model
+
+        self._settings = settings
+        self._files = files
+        self._subject = subject
+        self._training = training
+        self._held_out = held_out
+        self._model = subject.model
+        self._device = device_for(settings.loop)
+        for parameter in self._model.parameters():
+            parameter.requires_grad_(False)
+        torch.manual_seed(settings.loop.seed)
+        inject_adapter_in_model(
+            LoraConfig(
+                r=settings.rank,
+                lora_alpha=settings.alpha,
+                target_modules=list(settings.target_modules),
+                lora_dropout=0.0,
+            ),
+            self._model,
+        )
+        self._model.to(self._device)
+        if settings.init == "shipped":
+            self._start_from_shipped()
+
+    def _start_from_shipped(self) -> None:
+        import torch
+
+        from memedit.counterfactual import load_adapter, shipped_folder
+
+        adapter = load_adapter(shipped_folder())
+        trained = self._trained()
+        if adapter.tensors.keys() != trained.keys() or adapter.rank != self._settings.rank:
+            raise TrainingDataError(
+                f"the shipped counterfactual model has rank {adapter.rank} on {', '.join(adapter.target_modules)}; "
+                "set rank and target_modules to these, or init to 'scratch'"
+            )
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(torch.from_numpy(np.asarray(adapter.tensors[name])).to(parameter))
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        """The low-rank updates, by the names that `memedit.counterfactual` keeps them under."""
+        return {
+            name.replace(".default.weight", ""): parameter
+            for name, parameter in self._model.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def identity(self) -> Mapping[str, Any]:
+        """What the result depends on."""
+        described = {name: value for name, value in settings_json(self._settings).items() if name != "loop"}
+        data = {name: file.sha256 for name, file in self._files.items()}
+        return {**described, "base_fingerprint": self._subject.fingerprint, "data": data}
+
+    def parameters(self) -> Sequence[ParameterGroup]:
+        """The low-rank updates."""
+        return [ParameterGroup(tensors=self._trained())]
+
+    def batch(self, index: int) -> list[Example]:
+        """The examples of a batch."""
+        first = index * self._settings.batch_size
+        return [self._training.example(first + place) for place in range(self._settings.batch_size)]
+
+    def loss(self, batch: Sequence[Example]) -> tuple[torch.Tensor, Mapping[str, float | torch.Tensor]]:
+        """The mean over the examples of each answer's mean negative log-likelihood a token."""
+        import torch
+
+        self._model.train()
+        logits, labels = self._read(batch)
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+        counts = (labels != -100).sum(1)
+        loss = (losses.sum(1) / counts).mean()
+        return loss, {"loss": loss.detach(), "exact": _exact(logits.detach(), labels).float().mean()}
+
+    def evaluate(self) -> Mapping[str, float]:
+        """How often each kind of held-out answer is the most likely one at every token, and the mean over the kinds."""
+        import torch
+
+        self._model.eval()
+        right: dict[str, list[bool]] = {}
+        examples = sorted(self._dev_examples, key=lambda one: len(one.query) + len(one.answer))
+        for begin in range(0, len(examples), 16):
+            some = examples[begin : begin + 16]
+            with torch.no_grad():
+                found = _exact(*self._read(some)).tolist()
+            for example, exact in zip(some, found, strict=True):
+                right.setdefault(example.kind, []).append(exact)
+        shares = {kind: float(np.mean(found)) for kind, found in sorted(right.items())}
+        return {self.maximised: float(np.mean(list(shares.values()))), **shares}
+
+    @cached_property
+    def _dev_examples(self) -> list[Example]:
+        return [self._held_out.example(number) for number in range(self._settings.dev_examples)]
+
+    def _read(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits before each token of the answers ``[examples, width, vocabulary]``, and those tokens or -100."""
+        import torch
+
+        prompt = self._subject.prompt
+        rows = [
+            (
+                prompt.ids(example.facts, example.query, conversational=example.conversational),
+                prompt.answer_ids(example.query, example.answer, conversational=example.conversational),
+            )
+            for example in examples
+        ]
+        width = max(len(read) + len(answer) for read, answer in rows)
+        longest = max(len(answer) for _, answer in rows)
+        ids = torch.zeros((len(rows), width), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        labels = torch.full((len(rows), longest), -100)
+        for row, (read, answer) in enumerate(rows):
+            # padded on the left, so that the answers lie together at the end
+            ids[row, width - len(read) - len(answer) :] = torch.tensor([*read, *answer])
+            mask[row, width - len(read) - len(answer) :] = 1
+            labels[row, longest - len(answer) :] = torch.tensor(answer)
+        ids, mask, labels = (part.to(self._device) for part in (ids, mask, labels))
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        outputs = self._model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=longest + 1, use_cache=False
+        )
+        return outputs.logits[:, :-1].float(), labels
+
+    def save(self, out: Path) -> None:
+        """Saves the low-rank updates as `memedit.counterfactual` reads them."""
+        from memedit.counterfactual import CounterfactualAdapter, save_counterfactual
+
+        tensors = {
+            name: parameter.detach().cpu().numpy().astype(np.float16) for name, parameter in self._trained().items()
+        }
+        save_counterfactual(
+            CounterfactualAdapter(
+                base=self._settings.base,
+                base_fingerprint=self._subject.fingerprint,
+                rank=self._settings.rank,
+                alpha=self._settings.alpha,
+                target_modules=self._settings.target_modules,
+                tensors=tensors,
+                card={"settings": settings_json(self._settings)},
+            ),
+            out,
+        )
+
+
+def _exact(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Whether the most likely token is the label at every place of a row, ``[examples]``."""
+    return ((logits.argmax(-1) == labels) | (labels == -100)).all(1)
