@@ -18,7 +18,8 @@ from tiny import ARCHITECTURES, VOCABULARY, tiny_model, tiny_tokenizer
 from memedit.editors.subject import Subject
 from memedit.errors import UnsupportedCallError
 from memedit.evaluation.answering import Answer, Answerer, Rating, Row
-from memedit.injection import Context, Insertion, Script, StopTokens
+from memedit.injection import Context, Insertion, StopTokens
+from memedit.recital import Script
 
 END = 2
 LIMIT = 6

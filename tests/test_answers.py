@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from test_bank import SMALL
 
-from tests.test_bank import SMALL
 from training.answers import KINDS, Example, ExampleMaker
 from training.bank import load_bank
 from training.facts import Fact

@@ -61,7 +61,7 @@ def peft_logits(folder: Path, tensors: dict[str, NDArray[Any]], rows: list[tuple
 
     model, tokenizer = PairModel.load(folder)
     layers = adapted(name for name, _ in model.encoder.named_modules())
-    inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=2.0 * RANK, target_modules=layers), model.encoder)
+    inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=layers), model.encoder)
     with torch.no_grad():
         for layer in layers:
             module = model.encoder.get_submodule(layer)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_bank import SMALL, bank_of
 
-from tests.test_bank import SMALL, bank_of
 from training.bank import Bank
 from training.facts import Fact
 from training.pairs import NEGATIVE, POSITIVE, Pair, PairMaker

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from training_samples import write_data
 
-from tests.training_samples import write_data
 from training.answers import ExampleMaker
 from training.counterfactual import CounterfactualSettings, _CounterfactualTask, run
 from training.errors import TrainingDataError

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+from training_samples import CITIES, PEOPLE, write_data, write_lines
 
-from tests.training_samples import CITIES, PEOPLE, write_data, write_lines
 from training.bank import load_bank
 from training.errors import TrainingDataError
 from training.facts import for_training, read_corpus, read_own

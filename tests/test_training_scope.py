@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from training_samples import write_data, write_lines
 
 from classifiers import ScopeCandidate, load_scope
-from tests.training_samples import write_data, write_lines
 from training.errors import TrainingDataError
 from training.scope import ScopeSettings, SourceWeights, run
 from training.settings import LoopSettings
