@@ -223,8 +223,13 @@ def test_any_edit_of_the_case_is_right_for_a_probe_that_belongs_to_several() -> 
 def test_the_rank_is_by_similarity_whatever_the_probabilities() -> None:
     told = decision((THIRD, 0.5, 0.4), (OTHER, 0.9, 0.3), (GOLD, 0.7, 0.1), fired=False)
     found = record(told, IN_SCOPE, GOLD)
-    assert (found.fired, found.right, found.rank) == (False, None, 2)
+    assert (found.fired, found.right, found.rank) == (False, False, 2)
     assert (found.edit, found.similarity) == (THIRD.prompt, 0.5)  # those of the most probable
+
+
+def test_where_nothing_fires_the_most_probable_is_judged_though_another_is_nearer() -> None:
+    found = record(decision((GOLD, 0.6, 0.4), (OTHER, 0.9, 0.3), fired=False), IN_SCOPE, GOLD)
+    assert (found.fired, found.right, found.rank) == (False, True, 2)
 
 
 def test_out_of_scope_a_fire_is_wrong_unless_the_edit_is_about_that_very_prompt() -> None:

@@ -71,14 +71,15 @@ class Routed:
 
     Attributes:
         fired: Whether an edit governed the probe.
-        right: Where one fired: whether it was the edit the probe belongs to or, out of scope, one that is about that
-            very prompt (a few neighbours are edits themselves). None where none fired.
-        probability: That of the best candidate; 0 where there was none.
+        right: Whether the edit that fired, or else the best candidate, is the edit the probe belongs to or, out of
+            scope, one that is about that very prompt (a few neighbours are edits themselves). None where there was no
+            candidate, and in results of before, where none fired.
+        probability: That of the edit that fired, or else of the best candidate; 0 where there was none.
         threshold: The one it was compared with.
         rank: Place of the gold edit among the candidates by similarity, from 1; None where it is not among them, or the
             probe has no gold edit.
         edit: The prompt of the edit that governed, or of the best candidate.
-        similarity: Cosine of the best candidate; None where there was none.
+        similarity: Cosine of that edit; None where there was none.
     """
 
     fired: bool

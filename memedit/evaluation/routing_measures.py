@@ -150,10 +150,10 @@ class _RoutedProbe:
 
     @property
     def found(self) -> bool:
-        """Whether the best candidate is the gold edit; for a router that kept still, whether that was the nearest."""
+        """Whether the best candidate is the gold edit; the nearest, where old results do not tell of the best."""
         if not self.probe.in_scope:
             return False
-        return bool(self.routed.right) if self.routed.fired else self.routed.rank == 1
+        return self.routed.rank == 1 if self.routed.right is None else self.routed.right
 
 
 MemorySize = tuple[str, str, int]

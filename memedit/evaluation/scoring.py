@@ -81,21 +81,17 @@ def routed(decision: Decision, probe: Probe, *, gold: Sequence[Edit], asked: dic
         The record.
     """
     wanted = {_identity(edit) for edit in gold}
-    best = decision.candidates[0] if decision.candidates else None
-    right = None
-    if decision.governed:
-        fired = _identity(decision.edits[0])
-        right = fired in (wanted if probe.in_scope else asked.get(folded(probe.prompt.text), set()))
+    best = decision.governing or (decision.candidates[0] if decision.candidates else None)
+    rightful = wanted if probe.in_scope else asked.get(folded(probe.prompt.text), set())
     nearest = sorted(decision.candidates, key=lambda candidate: -candidate.similarity)
     rank = next((place for place, one in enumerate(nearest, start=1) if _identity(one.edit) in wanted), None)
-    shown = decision.edits[0] if decision.governed else (best.edit if best else None)
     return Routed(
         fired=decision.governed,
-        right=right,
+        right=None if best is None else _identity(best.edit) in rightful,
         probability=decision.probability,
         threshold=decision.threshold,
         rank=rank,
-        edit=shown.prompt if shown else None,
+        edit=best.edit.prompt if best else None,
         similarity=best.similarity if best else None,
     )
 
