@@ -178,7 +178,8 @@ def rate_with_room(max_false_fire: float, *, edits: int, room_for: int) -> float
     """
     if edits < 1 or room_for < edits:
         raise ValueError(f"there must be an edit, and room for those there are; given {edits} and {room_for}")
-    return max_false_fire * edits / room_for
+    # in this order: times a share of at most 1, so that rounding never makes it more
+    return max_false_fire * (edits / room_for)
 
 
 def grown_rate(rate: float, *, edits: int, grown_to: int) -> float:
