@@ -35,10 +35,6 @@ def scoped_router(scope: ScopeClassifier) -> RouterFactory:
     return lambda memory, subject: Router(memory, subject.encoder, scope)
 
 
-def _default_router(memory: EditMemory, subject: Subject) -> Router:
-    return Router(memory, subject.encoder, default_scope(subject.encoder.fingerprint))
-
-
 class MemoryEditor:
     """A method whose edits are in a memory, and whose answers come from the model with context.
 
@@ -55,7 +51,8 @@ class MemoryEditor:
         self._info = info
         self._subject = subject
         self._responder = responder
-        self._make_router = router if router is not None else _default_router
+        # made once: a trained classifier takes seconds to load, and there is a new router after each undo
+        self._make_router = router or scoped_router(default_scope(subject.encoder.fingerprint))
         self._router = self._fresh()
 
     @property
