@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from classifiers.calibration import ReliabilityBin, expected_calibration_error, reliability_bins
 from memedit.evaluation.figures import CalibrationBin, Figure, RiskPoint
 from memedit.evaluation.measures import (
     MethodFacts,
@@ -101,14 +102,14 @@ def calibration_of(results: Results, methods: MethodFacts) -> tuple[CalibrationB
             dataset=key[0],
             method=key[1],
             edits=key[2],
-            low=place / BINS,
-            high=(place + 1) / BINS,
-            foretold=foretold,
-            found=found,
-            count=count,
+            low=one.low,
+            high=one.high,
+            foretold=one.foretold,
+            found=one.found,
+            count=one.count,
         )
         for key, routed in _by_memory_size(results, methods).items()
-        for place, foretold, found, count in _bins(_Foretold.of(routed))
+        for one in _Foretold.of(routed).bins()
     )
 
 
@@ -225,8 +226,8 @@ def _curve_figures(results: Results, methods: MethodFacts) -> Iterator[Figure]:
         yield Figure(
             **quantity._replace(kind="calibration error")._asdict(),
             comparability=group,
-            value=_calibration_error(every),
-            by_seed={seed: _calibration_error(one) for seed, one in by_seed.items() if one.probabilities.size},
+            value=every.calibration_error(),
+            by_seed={seed: one.calibration_error() for seed, one in by_seed.items() if one.probabilities.size},
             cases=every.cases,
             count=every.probabilities.size,
         )
@@ -260,6 +261,16 @@ class _Foretold:
         """Whether there are probes in scope and out of it."""
         return bool(self.in_scope.any() and not self.in_scope.all())
 
+    def bins(self) -> tuple[ReliabilityBin, ...]:
+        """The bars of a reliability diagram; none where there are no probes."""
+        return reliability_bins(self.probabilities, self.found, bins=BINS) if self.probabilities.size else ()
+
+    def calibration_error(self) -> float:
+        """The expected calibration error over `bins`; 0 where there are no probes."""
+        if not self.probabilities.size:
+            return 0.0
+        return expected_calibration_error(self.probabilities, self.found, bins=BINS)
+
     def area(self) -> float | None:
         """AUROC; None unless there are probes in scope and out of it."""
         if not self.has_both:
@@ -275,24 +286,6 @@ class _Foretold:
             self.cases,
             width=self.in_scope.size,
         )
-
-
-def _bins(foretold: _Foretold) -> Iterator[tuple[int, float, float, int]]:
-    """The place, mean probability, share that came true and count of each bin that holds a probe."""
-    places = np.minimum((foretold.probabilities * BINS).astype(np.intp), BINS - 1)
-    for place in np.unique(places):
-        held = places == place
-        yield (
-            int(place),
-            float(foretold.probabilities[held].mean()),
-            float(foretold.found[held].mean()),
-            int(held.sum()),
-        )
-
-
-def _calibration_error(foretold: _Foretold) -> float:
-    total = foretold.probabilities.size
-    return sum(count / total * abs(found - mean) for _, mean, found, count in _bins(foretold))
 
 
 def _risk_point(size: MemorySize, routed: list[_RoutedProbe]) -> RiskPoint:
