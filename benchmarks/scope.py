@@ -23,7 +23,7 @@ from rich.table import Table
 
 from classifiers import ScopeClassifier, SentenceEncoder, SimilarityScope, load_scope
 from memedit import conversation_query, question_query, resolve
-from memedit.evaluation.cases import EvalCase, Probe
+from memedit.evaluation.cases import EvalCase, Probe, Turn, folded
 from memedit.evaluation.datasets.registry import load_cases
 from memedit.routing import Decision, Router
 from memory_store import Edit, EditMemory
@@ -74,7 +74,7 @@ def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, li
         router: The router.
         cases: The cases.
         ids: Folded prompt of each edit in memory to its id.
-        limit: Most probes of a kind and case.
+        limit: Most probes.
     """
     waiting: list[tuple[EvalCase, Probe]] = [(case, probe) for case in cases for probe in case.probes]
     if limit is not None:
@@ -82,7 +82,7 @@ def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, li
     for begin in range(0, len(waiting), BATCH):
         some = waiting[begin : begin + BATCH]
         queries = [
-            conversation_query([*probe.prompt.turns, _Typed(probe.prompt.text)])
+            conversation_query([*probe.prompt.turns, Turn("user", probe.prompt.text)])
             if probe.prompt.turns
             else question_query(probe.prompt.text)
             for _, probe in some
@@ -92,17 +92,6 @@ def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, li
             rightful = [own[probe.of_edit]] if probe.of_edit is not None else own if probe.in_scope else []
             exact = ids.get(folded(probe.prompt.text))
             yield Asked(case, probe, frozenset(own), frozenset({*rightful, *([exact] if exact else [])}), decision)
-
-
-@dataclass(frozen=True, slots=True)
-class _Typed:
-    content: str
-    role: str = "user"
-
-
-def folded(text: str) -> str:
-    """A text as two are compared."""
-    return " ".join(text.casefold().split())
 
 
 def filled(
