@@ -23,7 +23,8 @@ from training.card import CardData, ModelCard, write_card
 from training.config import check_range, settings_json
 from training.errors import TrainingDataError
 from training.loop import TrainingResult, train
-from training.material import Material, gather
+from training.low_rank import add_low_rank, shares_by_kind
+from training.material import Material, gather, required
 from training.progress import SILENT, Progress
 from training.settings import LoopSettings, device_for
 from training.task import ParameterGroup
@@ -101,14 +102,10 @@ def run(
     from memedit.fingerprints import model_fingerprint
     from memedit.loading import load_model
 
-    if data_folder is None:
-        raise TrainingDataError(
-            "training a counterfactual model takes the training splits of CounterFact, zsRE and the relations; "
-            "say where they are with --data-folder, or in MEMEDIT_DATA"
-        )
+    there = required(data_folder, "a counterfactual model")
     model, tokenizer = load_model(settings.base, dtype="float32")
     fingerprint = model_fingerprint(model)
-    learnt, held_out, files = gather(data_folder, own=data)
+    learnt, held_out, files = gather(there, own=data)
     subject = CounterfactualModel(model, tokenizer, name=settings.base, fingerprint=fingerprint)
     answers = _base_answers(settings, learnt, subject, out, progress)
     training = ExampleMaker(learnt, answers=answers, seed=settings.loop.seed)
@@ -191,7 +188,6 @@ class _CounterfactualTask:
         held_out: ExampleMaker,
     ) -> None:
         import torch
-        from peft import LoraConfig, inject_adapter_in_model
 
         self._settings = settings
         self._files = files
@@ -200,18 +196,8 @@ class _CounterfactualTask:
         self._held_out = held_out
         self._model = subject.model
         self._device = device_for(settings.loop)
-        for parameter in self._model.parameters():
-            parameter.requires_grad_(False)
         torch.manual_seed(settings.loop.seed)
-        inject_adapter_in_model(
-            LoraConfig(
-                r=settings.rank,
-                lora_alpha=settings.alpha,
-                target_modules=list(settings.target_modules),
-                lora_dropout=0.0,
-            ),
-            self._model,
-        )
+        add_low_rank(self._model, settings.target_modules, rank=settings.rank, alpha=settings.alpha)
         self._model.to(self._device)
         if settings.init == "shipped":
             self._start_from_shipped()
@@ -271,16 +257,14 @@ class _CounterfactualTask:
         import torch
 
         self._model.eval()
-        right: dict[str, list[bool]] = {}
+        told: list[tuple[str, bool]] = []
         examples = sorted(self._dev_examples, key=lambda one: len(one.query) + len(one.answer))
         for begin in range(0, len(examples), 16):
             some = examples[begin : begin + 16]
             with torch.no_grad():
                 found = _exact(*self._read(some)).tolist()
-            for example, exact in zip(some, found, strict=True):
-                right.setdefault(example.kind, []).append(exact)
-        shares = {kind: float(np.mean(found)) for kind, found in sorted(right.items())}
-        return {self.maximised: float(np.mean(list(shares.values()))), **shares}
+            told += [(example.kind, exact) for example, exact in zip(some, found, strict=True)]
+        return shares_by_kind(self.maximised, told)
 
     @cached_property
     def _dev_examples(self) -> list[Example]:

@@ -15,9 +15,10 @@ from memedit.pulling import cache_folder
 from training.aliases import load_alias_pairs
 from training.bank import Bank, bank_files, load_bank
 from training.card import CardData
+from training.errors import TrainingDataError
 from training.facts import TEXT, Corpus, Fact, note_file, read_corpus, read_own
 
-__all__ = ["Material", "gather", "is_held_out"]
+__all__ = ["Material", "gather", "is_held_out", "required"]
 
 HELD_OUT = 20
 """One name in so many is held out, with every fact about it."""
@@ -72,6 +73,24 @@ def gather(
             aliases.setdefault(pair.type, []).append((pair.name, pair.alias))
     learnt, held = (_half(corpus, facts, bank, aliases, held_out=held_out) for held_out in (False, True))
     return learnt, held, files
+
+
+def required(data: Path | None, part: str) -> Path:
+    """The data folder, which a part cannot be trained without.
+
+    Args:
+        data: The folder; None where none was named.
+        part: What is to be trained.
+
+    Raises:
+        TrainingDataError: None was named.
+    """
+    if data is None:
+        raise TrainingDataError(
+            f"training {part} takes the training splits of CounterFact, zsRE and the relations; say where they are "
+            "with --data-folder, or in MEMEDIT_DATA"
+        )
+    return data
 
 
 def is_held_out(text: str) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from classifiers import TextEncoder
 from training.bank import Bank
 from training.facts import Fact
+from training.progress import SILENT
 
 __all__ = ["Nearby", "nearby"]
 
@@ -47,7 +48,7 @@ def nearby(
     *,
     cache: Path,
     most: int = 8,
-    progress: Callable[[str, int, int | None], None] | None = None,
+    progress: Callable[[str, int, int | None], None] = SILENT.stage,
 ) -> Nearby:
     """Finds what a retriever confuses.
 
@@ -64,7 +65,7 @@ def nearby(
     edits = [fact.prompt for fact in facts]
     queries = [(text, place) for place, fact in enumerate(facts) for text in (fact.prompt, *fact.paraphrases)]
     texts = list(dict.fromkeys((*(text for text, _ in queries), *traffic)))
-    vectors = _encoded(texts, encoder, cache, progress if progress is not None else _silent)
+    vectors = _encoded(texts, encoder, cache, progress)
     places = {text: place for place, text in enumerate(texts)}
     of_edits, of_queries, of_traffic = (
         vectors[[places[text] for text in some]] for some in (edits, [text for text, _ in queries], traffic)
@@ -99,8 +100,8 @@ def _ranked(queries: NDArray[np.float32], edits: NDArray[np.float32], most: int)
         scores = queries[begin : begin + _CHUNK] @ edits.T
         places = np.argpartition(-scores, min(most, scores.shape[1] - 1), axis=1)[:, :most]
         for row, chosen in enumerate(places):
-            kept = [int(place) for place in chosen if scores[row, place] >= _LEAST]
-            ranked.append(sorted(kept, key=lambda place, row=row: -scores[row, place]))  # type: ignore[misc]
+            best_first = chosen[np.argsort(-scores[row, chosen], kind="stable")]
+            ranked.append([int(place) for place in best_first if scores[row, place] >= _LEAST])
     return ranked
 
 
@@ -123,7 +124,3 @@ def _encoded(
     np.save(temporary, vectors, allow_pickle=False)
     temporary.replace(path)
     return vectors
-
-
-def _silent(stage: str, done: int, total: int | None) -> None:
-    """Tells nobody."""

@@ -23,7 +23,8 @@ from training.card import CardData, ModelCard, write_card
 from training.config import check_range, settings_json
 from training.errors import TrainingDataError
 from training.loop import TrainingResult, train
-from training.material import Material, gather
+from training.low_rank import add_low_rank, shares_by_kind
+from training.material import Material, gather, required
 from training.nearby import nearby
 from training.pairs import Pair, PairMaker
 from training.progress import SILENT, Progress
@@ -32,6 +33,8 @@ from training.task import ParameterGroup
 
 if TYPE_CHECKING:
     import torch
+
+    from classifiers import TextEncoder
 
 __all__ = ["ScopeSettings", "SourceWeights", "run"]
 
@@ -139,20 +142,18 @@ def run(
     Raises:
         TrainingError: Data are missing or malformed, or the folder holds something else.
     """
+    from classifiers import SentenceEncoder
     from memedit import resolve
 
-    if data_folder is None:
-        raise TrainingDataError(
-            "training a scope classifier takes the training splits of CounterFact, zsRE and the relations; "
-            "say where they are with --data-folder, or in MEMEDIT_DATA"
-        )
-    encoder = Path(resolve(ENCODER, progress=progress.stage))
+    there = required(data_folder, "a scope classifier")
+    folder = Path(resolve(ENCODER, progress=progress.stage))
+    retriever = SentenceEncoder(folder)
     unused = [name for name, weight in asdict(settings.sources).items() if weight == 0]
-    learnt, held_out, files = gather(data_folder, own=data, without=unused)
-    training = _maker(settings, learnt, encoder, out, progress)
-    task = _ScopeTask(settings, files, encoder, training, _maker(settings, held_out, encoder, out, progress))
+    learnt, held_out, files = gather(there, own=data, without=unused)
+    training, dev = (_maker(settings, half, retriever, out, progress) for half in (learnt, held_out))
+    task = _ScopeTask(settings, files, folder, training, dev)
     result = train(task, settings.loop, out, fresh=fresh, progress=progress)
-    figures = task.save(out)
+    figures = task.save(out, retriever=retriever.fingerprint)
     write_card(
         out,
         ModelCard(
@@ -173,15 +174,15 @@ def run(
     return result
 
 
-def _maker(settings: ScopeSettings, material: Material, encoder: Path, out: Path, progress: Progress) -> PairMaker:
+def _maker(
+    settings: ScopeSettings, material: Material, retriever: TextEncoder, out: Path, progress: Progress
+) -> PairMaker:
     """What draws the pairs of one half."""
-    from classifiers import SentenceEncoder
-
     found = nearby(
         material.facts,
         material.traffic,
         material.bank,
-        SentenceEncoder(encoder),
+        retriever,
         cache=out / "cache",
         progress=progress.stage,
     )
@@ -231,17 +232,10 @@ class _ScopeTask:
 
     def _adapt(self) -> None:
         """Freezes the encoder and puts trainable low-rank updates beside its linear layers."""
-        from peft import LoraConfig, inject_adapter_in_model
-
         from classifiers.pair_model import adapted
 
-        for parameter in self._model.encoder.parameters():
-            parameter.requires_grad_(False)
         layers = adapted(name for name, _ in self._model.encoder.named_modules())
-        inject_adapter_in_model(
-            LoraConfig(r=self._settings.rank, lora_alpha=self._settings.alpha, target_modules=layers, lora_dropout=0.0),
-            self._model.encoder,
-        )
+        add_low_rank(self._model.encoder, layers, rank=self._settings.rank, alpha=self._settings.alpha)
         self._model.encoder.get_submodule("embeddings.token_type_embeddings").weight.requires_grad_(True)
         if self._settings.init == "shipped":
             self._start_from_shipped()
@@ -328,12 +322,13 @@ class _ScopeTask:
         """Accuracy at one half of each kind of held-out pair, and the mean over the kinds."""
         pairs = self._dev_pairs
         logits = self._logits(pairs)
-        right: dict[str, list[bool]] = {}
-        for pair, logit in zip(pairs, logits, strict=True):
-            kind = f"{'in' if pair.governed else 'out'}: {pair.kind}"
-            right.setdefault(kind, []).append((logit > 0) == pair.governed)
-        shares = {kind: float(np.mean(found)) for kind, found in sorted(right.items())}
-        return {self.maximised: float(np.mean(list(shares.values()))), **shares}
+        return shares_by_kind(
+            self.maximised,
+            (
+                (f"{'in' if pair.governed else 'out'}: {pair.kind}", bool(logit > 0) == pair.governed)
+                for pair, logit in zip(pairs, logits, strict=True)
+            ),
+        )
 
     @cached_property
     def _dev_pairs(self) -> list[Pair]:
@@ -369,9 +364,14 @@ class _ScopeTask:
         signs = np.array([1.0 if pair.governed else -1.0 for pair in pairs])
         return np.logaddexp(0.0, -signs * self._logits(pairs))
 
-    def save(self, out: Path) -> dict[str, float]:
-        """Calibrates and saves the classifier; returns the figures of calibration."""
-        from classifiers import SentenceEncoder, save_scope
+    def save(self, out: Path, *, retriever: str) -> dict[str, float]:
+        """Calibrates and saves the classifier; returns the figures of calibration.
+
+        Args:
+            out: Where.
+            retriever: Fingerprint of the encoder whose candidates it is to read.
+        """
+        from classifiers import save_scope
         from classifiers.calibration import expected_calibration_error, temperature_scaling
         from classifiers.cross_encoder import CrossEncoderParameters, CrossEncoderScope
 
@@ -395,7 +395,7 @@ class _ScopeTask:
         }
         parameters = CrossEncoderParameters(
             encoder=self.encoder_fingerprint,
-            retriever=SentenceEncoder(self._folder).fingerprint,
+            retriever=retriever,
             scale=self._settings.alpha / self._settings.rank,
             temperature=temperature,
             threshold=self._settings.threshold,
