@@ -206,7 +206,8 @@ class CrossEncoderScope:
 
 def edit_prompt(candidate: ScopeCandidate) -> str:
     """The edit's prompt as it is read: with another name of the subject, where the query came nearest to that."""
-    if candidate.matched_text in (candidate.prompt, f"{candidate.prompt} {candidate.target}"):
+    fact = f"{candidate.prompt.rstrip()} {candidate.target.lstrip()}"
+    if candidate.matched_text in (candidate.prompt, fact):
         return candidate.prompt
     return candidate.matched_text
 

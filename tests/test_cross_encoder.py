@@ -126,6 +126,8 @@ def test_an_alias_is_read_in_the_place_of_the_subject(scope: CrossEncoderScope) 
     renamed = "The headquarters of Zenith is in"
     by_alias = candidate(matched_text=renamed)
     assert scope.logits(["?"], [by_alias]) == pytest.approx(scope.logits(["?"], [candidate(renamed)]), abs=1e-6)
+    spaced = candidate("The headquarters of Acme is in ", matched_text="The headquarters of Acme is in Lyon")
+    assert scope.logits(["?"], [spaced]) == pytest.approx(scope.logits(["?"], [candidate()]), abs=1e-6)
     by_fact = candidate(matched_text="The headquarters of Acme is in Lyon")
     assert scope.logits(["?"], [by_fact]) == pytest.approx(scope.logits(["?"], [candidate()]), abs=1e-6)
 
