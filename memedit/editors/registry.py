@@ -44,6 +44,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "retrieval": "memedit.editors.retrieval",
         "ft-m": "memedit.editors.ft",
         "serac": "memedit.editors.serac",
+        "auto": "memedit.editors.auto",
         "ice-oracle": "memedit.editors.ice_oracle",
         "ike-oracle": "memedit.editors.ike_oracle",
     }
