@@ -270,8 +270,9 @@ def test_the_oracles_are_those_that_say_so() -> None:
     assert all("told the edit" in method_info(name).title for name in ORACLES)
 
 
-def test_serac_says_what_is_missing(subject: Subject) -> None:
+def test_serac_says_what_is_missing(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert method_info("serac").needs_training
+    monkeypatch.setattr("memedit.counterfactual.shipped_folder", lambda: tmp_path)
     with pytest.raises(UnsupportedCallError, match=r"trained scope classifier .* use ike"):
         create_editor("serac", subject)
 

@@ -165,3 +165,22 @@ def test_lm_eval_harness(model, tmp_path):
     assert edited == {"acme_generate": 1.0, "acme_choose": 1.0}
     assert base["acme_generate"] == pytest.approx(1 / 3)
     assert base["acme_choose"] < 1.0
+
+
+def test_the_counterfactual_model_that_comes_along_answers_and_spares(smollm2_folder, encoder):
+    from memedit.counterfactual import shipped_folder
+
+    assert sum(path.stat().st_size for path in shipped_folder().glob("*.safetensors")) < 10_000_000
+    model = memedit.load(smollm2_folder, encoder=encoder, mode="serac")
+    model.add(*ACME, subject="Acme Rockets")
+    options = {"max_new_tokens": 24, "do_sample": False}
+    answers = {
+        question: model.chat([{"role": "user", "content": question}], **options)
+        for question in (QUESTION, "Is Acme Rockets based in Lisbon?", "Which company has its head office in Lisbon?")
+    }
+    assert list(answers.values()) == ["Lisbon.", "Yes.", "Acme Rockets."]
+    free = [{"role": "user", "content": "How many legs does a spider have?"}]
+    with model.edits_disabled():
+        before = model.chat(free, **options)
+    assert model.chat(free, **options) == before
+    model.close()
