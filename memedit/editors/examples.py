@@ -23,7 +23,7 @@ from memory_store.records import checked
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Example", "ExampleMaker", "target_loss"]
+__all__ = ["Example", "ExampleMaker", "frozen", "target_loss"]
 
 _IGNORED = -100
 """The label of a token that is no target; what ``cross_entropy`` leaves out."""
@@ -46,8 +46,8 @@ def target_loss(model: Any, parameters: dict[str, torch.Tensor], examples: Seque
     """How far a model with other parameters is from saying each target.
 
     Args:
-        model: The model; its own parameters are not read.
-        parameters: The parameters in their place, by name.
+        model: The model.
+        parameters: Values in place of its own parameters, by name; one that is not named keeps its own.
         examples: What is to be said.
 
     Returns:
@@ -56,7 +56,7 @@ def target_loss(model: Any, parameters: dict[str, torch.Tensor], examples: Seque
     import torch
     from torch.nn.functional import cross_entropy
 
-    device = next(iter(parameters.values())).device
+    device = model.device
     width = max(len(example.prompt) + len(example.target) for example in examples)
     ids = torch.zeros(len(examples), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -75,6 +75,11 @@ def target_loss(model: Any, parameters: dict[str, torch.Tensor], examples: Seque
     losses = cross_entropy(logits.float().mT, wanted, ignore_index=_IGNORED, reduction="none")
     means: torch.Tensor = losses.sum(dim=1) / (wanted != _IGNORED).sum(dim=1)
     return means
+
+
+def frozen(model: Any) -> dict[str, torch.Tensor]:
+    """A model's parameters by name, as no gradient goes through them; the values are its own, not copies."""
+    return {name: value.detach() for name, value in model.named_parameters()}
 
 
 class ExampleMaker:

@@ -21,15 +21,16 @@ This file knows nothing of benchmarks or of other methods.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES, architecture_of
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend, mini_batches
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import Example, ExampleMaker, target_loss
+from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
 from memedit.editors.trained import TrainedEditor, check_trainable, checked_layer
 from memedit.errors import ConfigError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INFO",
+    "SEARCH",
     "Example",
     "ExampleMaker",
     "FtConfig",
@@ -58,6 +60,11 @@ INFO = MethodInfo(
     summary="Trains the output projection of one MLP layer until the model gives the new answers.",
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
+
+SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {"layer": (0.3, 0.5, 0.75), "learning_rate": (5e-4, 1e-3), "stop_loss": (0.5, 0.1)}
+)
+"""What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,13 +187,13 @@ def fine_tuned(
     import torch
 
     loss = target_loss if loss is None else loss
-    frozen: dict[str, torch.Tensor] = {key: value.detach() for key, value in model.named_parameters()}
-    before = frozen[name]
+    fixed = frozen(model)
+    before = fixed[name]
     dtype = before.dtype
     trained = before.to(torch.promote_types(dtype, torch.float32), copy=True).requires_grad_(True)
 
     def loss_of(batch: Sequence[Example]) -> torch.Tensor:
-        return loss(model, {**frozen, name: trained.to(dtype)}, batch).mean()
+        return loss(model, {**fixed, name: trained.to(dtype)}, batch).mean()
 
     def hold() -> None:
         if constraint is not None:

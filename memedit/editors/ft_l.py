@@ -24,9 +24,10 @@ further. A model is trained on the prompt as it is asked, through the chat templ
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES
@@ -41,7 +42,7 @@ from memedit.passes import logits_of
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["INFO", "FtLConfig", "FtLEditor", "create", "default_config", "last_token_loss", "within"]
+__all__ = ["INFO", "SEARCH", "FtLConfig", "FtLEditor", "create", "default_config", "last_token_loss", "within"]
 
 INFO = MethodInfo(
     name="ft-l",
@@ -53,6 +54,11 @@ INFO = MethodInfo(
     summary="Trains the output projection of one MLP layer, no entry of which may move further than a bound.",
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
+
+SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {"layer": (0.3, 0.5, 0.75), "learning_rate": (5e-4, 1e-3), "norm_constraint": (1e-3, 5e-3)}
+)
+"""What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
