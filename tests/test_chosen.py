@@ -12,7 +12,6 @@ from tiny import ARCHITECTURES, tiny_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from memedit.architectures import ARCHITECTURES as FAMILIES
-from memedit.editors import chosen
 from memedit.editors.chosen import chosen_values
 
 TABLE = """
@@ -50,7 +49,7 @@ def shaped(layers: int, hidden: int, family: str = "llama") -> Any:
 def table(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "invented.toml").write_text(TABLE)
-    monkeypatch.setattr(chosen.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr("memedit.editors.chosen.resources.files", lambda _: tmp_path)
     return "invented"
 
 
