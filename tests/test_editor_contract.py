@@ -15,10 +15,16 @@ import torch
 from hashing_encoder import HashingEncoder
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
+from memedit.editors.adalora import AdaLoraConfig, AdaLoraEditor
 from memedit.editors.editor import Editor
 from memedit.editors.ft import FtConfig, FtEditor
+from memedit.editors.ft_l import FtLConfig, FtLEditor
+from memedit.editors.grace import GraceConfig, GraceEditor
+from memedit.editors.lora import LoraConfig, LoraEditor
 from memedit.editors.registry import method_info
 from memedit.editors.subject import Subject
+from memedit.editors.t_patcher import TPatcherConfig, TPatcherEditor
+from memedit.editors.wise import WiseConfig, WiseEditor
 from memedit.errors import MemeditError
 from memory_store import Edit
 
@@ -26,6 +32,16 @@ Make = Callable[[Subject], Editor]
 
 METHODS: dict[str, Make] = {
     "ft-m": lambda subject: FtEditor(subject, FtConfig(layer=1, learning_rate=0.01, steps=3, stop_loss=0.0)),
+    "ft-l": lambda subject: FtLEditor(subject, FtLConfig(layer=1, learning_rate=0.01, steps=3)),
+    "lora": lambda subject: LoraEditor(subject, LoraConfig(rank=2, alpha=4, learning_rate=0.05, steps=3)),
+    "adalora": lambda subject: AdaLoraEditor(
+        subject, AdaLoraConfig(initial_rank=2, target_rank=1, alpha=16, learning_rate=0.05, steps=4)
+    ),
+    "grace": lambda subject: GraceEditor(subject, GraceConfig(layer=1, epsilon=0.1, learning_rate=0.5, steps=3)),
+    "wise": lambda subject: WiseEditor(
+        subject, WiseConfig(layer=1, learning_rate=0.05, alpha=1.0, beta=4.0, gamma=2.0, steps=3)
+    ),
+    "t-patcher": lambda subject: TPatcherEditor(subject, TPatcherConfig(learning_rate=0.1, steps=3)),
 }
 """Each method by its name, made quick."""
 
@@ -60,7 +76,8 @@ class State:
 
 def state_of(subject: Subject) -> State:
     model = subject.model
-    ids = torch.tensor([list(subject.tokenizer(PROMPT)["input_ids"])])
+    asked = subject.chat_ids([{"role": "user", "content": PROMPT}]) if subject.chats else None
+    ids = torch.tensor([list(asked if asked is not None else subject.tokenizer(PROMPT)["input_ids"])])
     with torch.no_grad():
         logits = model(ids).logits.clone()
     return State(

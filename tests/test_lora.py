@@ -19,8 +19,8 @@ from memedit.errors import ConfigError
 from memedit.passes import logits_of
 from memory_store import Edit
 
-LORA = LoraConfig(rank=4, alpha=8.0, learning_rate=0.02, steps=60)
-ADALORA = AdaLoraConfig(initial_rank=3, target_rank=2, alpha=24.0, learning_rate=0.02, steps=60)
+LORA = LoraConfig(rank=4, alpha=8, learning_rate=0.02, steps=60)
+ADALORA = AdaLoraConfig(initial_rank=3, target_rank=2, alpha=24, learning_rate=0.02, steps=60)
 EDITS = (Edit(prompt="The capital of France is", target="Rome"), Edit(prompt="Who wrote Emma?", target="Zola"))
 BOTH = {"lora": (LoraEditor, LORA), "adalora": (AdaLoraEditor, ADALORA)}
 
@@ -191,7 +191,7 @@ def test_every_layer_is_adapted(architecture: str) -> None:
     [
         ("lora", {"rank": 0}, "rank must be at least 1"),
         ("lora", {"alpha": 0.0}, "alpha must be above 0"),
-        ("adalora", {"target_rank": 9}, "initial_rank must be at least target_rank"),
+        ("adalora", {"target_rank": 9}, "initial_rank must be above target_rank, 9"),
         ("adalora", {"settled": 0.95}, "together below 1"),
         ("adalora", {"steps": 2}, "steps must be at least 4"),
     ],

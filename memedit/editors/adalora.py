@@ -59,7 +59,7 @@ class AdaLoraConfig:
 
     Attributes:
         initial_rank: The rank of every weight's change at first.
-        target_rank: The rank on average at the end; at most as much.
+        target_rank: The rank on average at the end; less.
         alpha: The change is scaled by alpha / initial_rank.
         learning_rate: Adam's.
         steps: The passes over the edits that are made together.
@@ -76,7 +76,7 @@ class AdaLoraConfig:
 
     initial_rank: int
     target_rank: int
-    alpha: float
+    alpha: int
     learning_rate: float
     steps: int = 50
     warm_up: float = 0.1
@@ -93,9 +93,10 @@ class AdaLoraConfig:
         for name in ("target_rank", "every", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.initial_rank < self.target_rank:
+        if self.initial_rank <= self.target_rank:
             raise ConfigError(
-                f"initial_rank must be at least target_rank, {self.target_rank}; it is {self.initial_rank}."
+                f"initial_rank must be above target_rank, {self.target_rank}; it is {self.initial_rank}. "
+                "Where no rank is to be taken away, use lora."
             )
         if self.steps < 4:
             raise ConfigError(f"steps must be at least 4, to hold the schedule; they are {self.steps}.")
@@ -186,7 +187,8 @@ class AdaLoraEditor(TrainedEditor):
             lora_dropout=0.0,
             fan_in_fan_out=architecture_of(self._subject.model).transposed,
         )
-        return AdaLoraModel(self._subject.model, config, ADAPTER)
+        tuner: Any = AdaLoraModel
+        return tuner(self._subject.model, config, ADAPTER)
 
 
 def create(subject: Subject, config: AdaLoraConfig | None = None) -> AdaLoraEditor:

@@ -34,6 +34,7 @@ from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
 from memedit.editors.trained import TrainedEditor, check_trainable, checked_layer
 from memedit.errors import ConfigError
+from memedit.frozen_layers import FrozenLayers
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +140,8 @@ class FtEditor(TrainedEditor):
 
     def _trained(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """The one weight, trained."""
-        return {self.parameter: fine_tuned(self._subject.model, self.parameter, examples, self.config)}
+        model, layer = self._subject.model, self.config.layer
+        return {self.parameter: fine_tuned(model, self.parameter, examples, self.config, frozen_below=layer)}
 
 
 def create(subject: Subject, config: FtConfig | None = None) -> FtEditor:
@@ -167,6 +169,7 @@ def fine_tuned(
     *,
     loss: Loss | None = None,
     constraint: Constraint | None = None,
+    frozen_below: int = 0,
 ) -> torch.Tensor:
     """One weight, trained on some examples; the model itself is not changed.
 
@@ -177,6 +180,7 @@ def fine_tuned(
         config: How.
         loss: What is lowered; by default `target_loss`.
         constraint: What the weight is brought back to after each step; None for no constraint.
+        frozen_below: The layer that has the weight; those below it are run once a mini-batch.
 
     Returns:
         The weight, in 32-bit precision or the model's own where that is higher.
@@ -192,8 +196,11 @@ def fine_tuned(
     dtype = before.dtype
     trained = before.to(torch.promote_types(dtype, torch.float32), copy=True).requires_grad_(True)
 
+    layers = FrozenLayers(model, frozen_below)
+
     def loss_of(batch: Sequence[Example]) -> torch.Tensor:
-        return loss(model, {**fixed, name: trained.to(dtype)}, batch).mean()
+        with layers.of(tuple(batch)):
+            return loss(model, {**fixed, name: trained.to(dtype)}, batch).mean()
 
     def hold() -> None:
         if constraint is not None:

@@ -109,6 +109,7 @@ class FtLEditor(FtEditor):
             self.config,
             loss=last_token_loss,
             constraint=partial(within, bound=bound),
+            frozen_below=self.config.layer,
         )
         return {self.parameter: within(trained.to(before.dtype), before, bound=bound)}
 

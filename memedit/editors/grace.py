@@ -43,6 +43,7 @@ from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
 from memedit.editors.trained import checked_layer
 from memedit.errors import ConfigError
+from memedit.frozen_layers import FrozenLayers
 from memedit.passes import inputs_of
 
 if TYPE_CHECKING:
@@ -157,10 +158,12 @@ class GraceEditor(AttachedEditor["Codebook"]):
 
         model, fixed, values = self._subject.model, frozen(self._subject.model), addition.values
         value = values[place].clone().requires_grad_(True)
+        layers = FrozenLayers(model, self.config.layer)
 
         def loss_of(batch: list[Example]) -> torch.Tensor:
             addition.values = torch.cat([values[:place], value[None], values[place + 1 :]])
-            return target_loss(model, fixed, batch).mean()
+            with layers.of(tuple(batch)):
+                return target_loss(model, fixed, batch).mean()
 
         descend(
             torch.optim.Adam([value], lr=self.config.learning_rate),

@@ -68,7 +68,7 @@ class LoraConfig:
     """
 
     rank: int
-    alpha: float
+    alpha: int
     learning_rate: float
     steps: int = 50
     stop_loss: float = 1e-2

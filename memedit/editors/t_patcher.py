@@ -40,6 +40,7 @@ from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError
+from memedit.frozen_layers import FrozenLayers
 from memedit.passes import inputs_of, logits_of
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ class TPatcherEditor(AttachedEditor["Patches"]):
     def __init__(self, subject: Subject, config: TPatcherConfig | None = None) -> None:
         architecture = architecture_of(subject.model)
         self.config = config if config is not None else default_config(subject.model)
-        path = architecture.module_name(architecture.layer_count(subject.model) - 1, "mlp")
+        self._last = architecture.layer_count(subject.model) - 1
+        path = architecture.module_name(self._last, "mlp")
         super().__init__(subject, INFO, path=path, examples=ExampleMaker(subject, template=self.config.template))
         self._ordinary: torch.Tensor | None = None
 
@@ -164,7 +166,7 @@ class TPatcherEditor(AttachedEditor["Patches"]):
         keys = (queries / queries.square().sum(dim=1, keepdim=True)).requires_grad_(True)
         biases = torch.zeros(len(places), device=queries.device, requires_grad=True)
         values = torch.zeros_like(queries, requires_grad=True)
-        behind = len(addition)
+        behind, layers = len(addition), FrozenLayers(model, self._last)
 
         def loss_of(batch: list[Example]) -> torch.Tensor:
             addition.hold(keys, biases, values, queries, behind=behind)
@@ -172,7 +174,8 @@ class TPatcherEditor(AttachedEditor["Patches"]):
             kept_quiet = memory_loss(own, others, biases, self.config)
             answers = activation_loss(own, biases)
             told_apart = self.config.activation_weight * answers + self.config.memory_weight * kept_quiet
-            return target_loss(model, fixed, batch).mean() + told_apart
+            with layers.of(tuple(batch)):
+                return target_loss(model, fixed, batch).mean() + told_apart
 
         descend(
             torch.optim.Adam([keys, biases, values], lr=self.config.learning_rate),

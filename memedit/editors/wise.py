@@ -48,6 +48,7 @@ from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
 from memedit.editors.trained import checked_layer
 from memedit.errors import ConfigError
+from memedit.frozen_layers import FrozenLayers
 from memedit.passes import inputs_of
 
 if TYPE_CHECKING:
@@ -180,13 +181,15 @@ class WiseEditor(AttachedEditor["SideMemory"]):
         edited, other = read[first:], torch.cat([self._ordinary, read[:first]])
         difference = addition.shards[shard].clone().requires_grad_(True)
         mask = self._mask(shard, difference)
+        layers = FrozenLayers(model, self.config.layer)
         routed = torch.zeros(1, len(example.prompt) + len(example.target), dtype=torch.bool, device=mask.device)
         routed[0, first:-1] = True
 
         def loss_of(batch: list[Example]) -> torch.Tensor:
             addition.difference = difference
             margins = margin_loss(addition.activation(edited), addition.activation(other), self.config)
-            return target_loss(model, fixed, batch).mean() + margins
+            with layers.of(tuple(batch)):
+                return target_loss(model, fixed, batch).mean() + margins
 
         def keep_to_the_mask() -> None:
             if difference.grad is not None:

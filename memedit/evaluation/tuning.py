@@ -227,9 +227,11 @@ class _Log:
             raise ConfigError(f"{path} is of another search: {lines[0]}. Take another folder, or remove it.")
         for number, line in enumerate(lines[1:], start=2):
             try:
-                one = json.loads(line)
-                pairs = {name: tuple(value) if isinstance(value, list) else value for name, value in one[1].items()}
-                self._known[one[0], pairs["case"]] = _Outcome(**pairs)
+                key, told = json.loads(line)
+                values: dict[str, Any] = {
+                    name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
+                }
+                self._known[key, values["case"]] = _Outcome(**values)
             except (ValueError, TypeError, KeyError, IndexError) as error:
                 if number == len(lines):  # the search was stopped while it was written
                     continue
