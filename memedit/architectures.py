@@ -7,9 +7,9 @@ that none of them knows a model by name. A path is dotted, from the causal langu
     architecture = architecture_of(model)
     architecture.parameter_name(3, "mlp_out")     # "model.layers.3.mlp.down_proj.weight"
 
-Not in the table, because no two families agree on it: the projections to queries, keys and values (in one matrix or in
-three), and the norms inside a layer. Gemma 2 and 3 and OLMo 2 have one behind the MLP, so that what `mlp_out` writes is
-not yet what is added to the residual stream.
+The projections to queries and values are one or two paths, since some families have them in one matrix with that to
+keys. Not in the table, because no two families agree on it: the norms inside a layer. Gemma 2 and 3 and OLMo 2 have one
+behind the MLP, so that what `mlp_out` writes is not yet what is added to the residual stream.
 
 This file knows nothing of edits.
 """
@@ -45,6 +45,7 @@ class Architecture:
         unembedding: The projection to the vocabulary; in some models its weight is that of the embeddings.
         attention: The attention module.
         attention_out: Its output projection.
+        queries_and_values: Its projections to queries and to values, or the one that holds both.
         mlp: The MLP module.
         mlp_up: The MLP's first projection, without the gate's where there is one.
         mlp_gate: The projection whose activation gates the first one; None in an MLP without gate.
@@ -61,6 +62,7 @@ class Architecture:
     unembedding: str = "lm_head"
     attention: str = "self_attn"
     attention_out: str = "self_attn.o_proj"
+    queries_and_values: tuple[str, ...] = ("self_attn.q_proj", "self_attn.v_proj")
     mlp: str = "mlp"
     mlp_up: str = "mlp.up_proj"
     mlp_gate: str | None = "mlp.gate_proj"
@@ -121,6 +123,7 @@ _FAMILIES = (
         final_norm="transformer.ln_f",
         attention="attn",
         attention_out="attn.c_proj",
+        queries_and_values=("attn.c_attn",),
         mlp_up="mlp.c_fc",
         mlp_gate=None,
         mlp_out="mlp.c_proj",
@@ -134,6 +137,7 @@ _FAMILIES = (
         final_norm="transformer.ln_f",
         attention="attn",
         attention_out="attn.out_proj",
+        queries_and_values=("attn.q_proj", "attn.v_proj"),
         mlp_up="mlp.fc_in",
         mlp_gate=None,
         mlp_out="mlp.fc_out",
@@ -146,6 +150,7 @@ _FAMILIES = (
         final_norm="gpt_neox.final_layer_norm",
         attention="attention",
         attention_out="attention.dense",
+        queries_and_values=("attention.query_key_value",),
         mlp_up="mlp.dense_h_to_4h",
         mlp_gate=None,
         mlp_out="mlp.dense_4h_to_h",

@@ -24,6 +24,7 @@ from memedit.commands import (
     reading,
     scoring,
     transfer,
+    tuning,
     upkeep,
 )
 from memedit.commands.exits import EXIT_CODES_HELP
@@ -84,6 +85,7 @@ app.command("explain", rich_help_panel=_ANSWERS)(asking.explain)
 app.command("calibrate", rich_help_panel=_ANSWERS)(calibrating.calibrate)
 app.add_typer(evaluating.app, name="eval", rich_help_panel=_EVALUATION)
 app.command("methods", rich_help_panel=_EVALUATION)(methods.methods)
+app.command("tune", rich_help_panel=_EVALUATION)(tuning.tune)
 app.command(
     "lm-eval",
     rich_help_panel=_EVALUATION,
