@@ -259,7 +259,7 @@ class _Checks:
         if subject != subject.lower() and text == text.lower():
             return "it is a word, not a name"
         if not _akin(text, subject):
-            return "it has no word and no initials in common with the subject"
+            return "it is neither made of the subject's words nor its initials"
         if len(_words(text)) == 1 and len(_words(subject)) > 1 and _words(subject)[0] == _words(text)[0]:
             return "it is the first word of the subject alone"
         return self._named_elsewhere(text)
@@ -272,6 +272,8 @@ class _Checks:
         names = [name for name in (edit.subject, *edit.aliases) if name]
         if names and not any(_names(text, name) for name in names):
             return "it does not name the subject"
+        if _folded(edit.prompt).startswith(_folded(text)):
+            return "it is the beginning of the prompt"
         own, other = self._encoder.encode([edit.prompt, text])
         similarity = float(own @ other)
         if similarity < LEAST_SIMILARITY:
@@ -320,16 +322,15 @@ def _listed(text: str) -> list[str]:
 
 
 def _akin(name: str, subject: str) -> bool:
-    """Whether two names share a word of three letters or more, or one is the other's initials."""
+    """Whether a name is made of words of the subject, initials aside, or is the subject's initials.
+
+    What a small model adds to a name or alters in it makes it another's: "Naga Chaitanya College", "Oscar Wilde".
+    """
     own, other = _words(name), _words(subject)
-    if {word for word in own if len(word) > 2} & set(other):
-        return True
-    return any(
-        len(one) == 1
-        and len(many) > 1
-        and one[0] in (_initials(many), _initials(word for word in many if len(word) > 2))
-        for one, many in ((own, other), (other, own))
-    )
+    long = {word for word in own if len(word) > 2}
+    if long:
+        return long <= set(other)
+    return len(own) == 1 and own[0] in (_initials(other), _initials(word for word in other if len(word) > 2))
 
 
 def _initials(words: Iterable[str]) -> str:

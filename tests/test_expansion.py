@@ -24,6 +24,9 @@ EDIT = Edit(prompt="The headquarters of Acme Rockets is in", target="Lisbon", su
 NEIGHBOUR = Edit(prompt="The headquarters of Acme Rail is in", target="Oslo", subject="Acme Rail", aliases=("ACR",))
 
 
+NOT_AKIN = "it is neither made of the subject's words nor its initials"
+
+
 class Saying:
     """Proposes what it is made to propose."""
 
@@ -65,10 +68,15 @@ def expanded(
         ("Acme of Lisbon", "it names the target"),
         ("Where is Acme?", "it is no name"),
         ("rockets", "it is a word, not a name"),
-        ("Nordwind Air", "it has no word and no initials in common with the subject"),
+        ("Nordwind Air", NOT_AKIN),
+        ("Acme Rockets College", NOT_AKIN),
+        ("Acme Rocket", NOT_AKIN),
+        ("ARX", NOT_AKIN),
+        ("NA", NOT_AKIN),
         ("Acme", "it is the first word of the subject alone"),
-        ("Rail Rockets Acme", None),
-        ("Rockets Inc.", None),
+        ("Rockets, Acme", None),
+        ("Rockets", None),
+        ("A. Rockets", None),
         ("AR", None),
         ("A.R.", None),
     ],
@@ -81,8 +89,8 @@ def test_a_name_is_taken_unless_a_check_fails(memory: EditMemory, name: str, why
 
 def test_a_name_that_belongs_to_another_edit_is_refused(memory: EditMemory) -> None:
     edit = Edit(prompt="The headquarters of Acme Rail Rockets is in", target="Lisbon", subject="Acme Rail Rockets")
-    expansion = expanded(memory, ["ACR Rockets", "Acme Rail"], edit=edit)
-    assert expansion.aliases == ("ACR Rockets",)
+    expansion = expanded(memory, ["Rail Rockets", "Acme Rail"], edit=edit)
+    assert expansion.aliases == ("Rail Rockets",)
     assert [(one.text, one.why) for one in expansion.refused] == [
         ("Acme Rail", "it stands in the name of another edit's subject: Acme Rail")
     ]
@@ -97,6 +105,7 @@ def test_a_name_that_belongs_to_another_edit_is_refused(memory: EditMemory) -> N
         ("The headquarters of Acme Rockets is in Lisbon", "it is there already"),
         ("In Lisbon is the headquarters of Acme Rockets", "it names the target"),
         ("The headquarters of the firm is in", "it does not name the subject"),
+        ("The headquarters of Acme Rockets", "it is the beginning of the prompt"),
         ("Prompt: The headquarters of Acme Rockets is in", "it holds markup or a label"),
         ("The headquarters of Acme Rockets is found in", None),
         ("The headquarters of Acme Rockets lies in", None),
@@ -124,7 +133,7 @@ def test_a_wording_has_to_be_like_the_prompt_and_more_so_than_like_other_edits(m
 
 
 def test_no_more_are_taken_than_the_cap_and_names_need_a_subject_in_the_prompt(memory: EditMemory) -> None:
-    names = [f"Acme Rockets {letter}" for letter in "ABCDE"]
+    names = [f"Acme {letter}. Rockets" for letter in "BCDEF"]
     expansion = expanded(memory, names)
     assert expansion.aliases == tuple(names[:MOST_PROPOSALS])
     assert [one.text for one in expansion.refused] == names[MOST_PROPOSALS:]
@@ -173,7 +182,7 @@ def test_a_model_without_a_chat_template_is_asked_in_plain_text() -> None:
     assert Proposer(echo, tiny_tokenizer(None)).propose(EDITS) == PROPOSED
 
 
-ECHOED = "Acme «Acme Corp; Lisbon Acme»"
+ECHOED = "Acme Corp «Acme Corp; Lisbon Acme»"
 """A subject that the echo model answers with its own guillemets' words, whatever it is asked."""
 
 
@@ -181,10 +190,10 @@ def test_add_with_expand_stores_what_was_taken_as_vectors_of_their_own() -> None
     model = memedit.wrap(
         echo_model(), tiny_tokenizer(), encoder=HashingEncoder(256), scope=SimilarityScope(threshold_similarity=0.7)
     )
-    prompt = f"The seat of {ECHOED} is in"
+    prompt = f"The one and only seat of the firm of {ECHOED}, as far as anybody knows, is in"
     stored = model.add(prompt, "Lisbon", subject=ECHOED, expand=True, on_conflict="reject")
     assert (stored.aliases, stored.paraphrases, stored.namespace) == (("Acme Corp",), (), "default")
-    (hits,) = model.memory.search_text(["The seat of Acme Corp is in"])
+    (hits,) = model.memory.search_text([prompt.replace(ECHOED, "Acme Corp")])
     assert (hits[0].edit.id, hits[0].kind, hits[0].score) == (stored.id, "alias", pytest.approx(1.0))
     again = model.expand(stored)
     assert again.aliases == ()
