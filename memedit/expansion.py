@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
-from classifiers import TextEncoder
+from classifiers import ScopeCandidate, ScopeClassifier, TextEncoder
 from memedit.chat_format import ChatFormat
 from memedit.counterfactual import GREEDY
 from memedit.passes import pad_left
@@ -26,9 +26,6 @@ __all__ = ["MOST_PROPOSALS", "Expansion", "Proposer", "Proposing", "Refused", "e
 
 MOST_PROPOSALS = 3
 """How many names, and how many wordings, an edit gets at most."""
-
-LEAST_SIMILARITY = 0.7
-"""The cosine of a wording with the prompt under which it is taken to mean something else."""
 
 MAX_NAME_CHARACTERS = 60
 MAX_WORDING_CHARACTERS = 300
@@ -57,6 +54,9 @@ _WORDINGS_SHOWN = (
         "Night Train was directed by; Who directed Night Train?; The film Night Train is by the director",
     ),
 )
+_NUMBER = re.compile(r"\w*\d\w*|jr|sr|junior|senior|[ivx]{2,}")
+"""A word that tells one from others of the same name; in folded form."""
+
 _WORD = re.compile(r"[^\W_]+")
 _LISTED = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
 
@@ -185,6 +185,7 @@ def expand(
     *,
     memory: EditMemory,
     encoder: TextEncoder,
+    scope: ScopeClassifier,
     namespaces: Sequence[str],
     neutral: Neutraliser,
 ) -> list[Expansion]:
@@ -195,6 +196,7 @@ def expand(
         proposing: What proposes.
         memory: The memory that the edits go to: what belongs to another edit there is refused.
         encoder: The memory's encoder.
+        scope: Has to find that a wording asks for the edit as it is.
         namespaces: Where in the memory other edits are looked for.
         neutral: What leaves a text without markup as it is.
 
@@ -202,7 +204,7 @@ def expand(
         One expansion an edit, in order.
     """
     return [
-        _checked(edit, names, wordings, _Checks(edit, memory, encoder, tuple(namespaces), neutral))
+        _checked(edit, names, wordings, _Checks(edit, memory, encoder, scope, tuple(namespaces), neutral))
         for edit, (names, wordings) in zip(edits, proposing.propose(edits), strict=True)
     ]
 
@@ -239,11 +241,18 @@ class _Checks:
     """The checks of one edit's proposals: each gives the reason against a text, or None."""
 
     def __init__(
-        self, edit: Edit, memory: EditMemory, encoder: TextEncoder, namespaces: tuple[str, ...], neutral: Neutraliser
+        self,
+        edit: Edit,
+        memory: EditMemory,
+        encoder: TextEncoder,
+        scope: ScopeClassifier,
+        namespaces: tuple[str, ...],
+        neutral: Neutraliser,
     ) -> None:
         self._edit = edit
         self._memory = memory
         self._encoder = encoder
+        self._scope = scope
         self._namespaces = namespaces
         self._neutral = neutral
 
@@ -276,8 +285,16 @@ class _Checks:
             return "it is the beginning of the prompt"
         own, other = self._encoder.encode([edit.prompt, text])
         similarity = float(own @ other)
-        if similarity < LEAST_SIMILARITY:
-            return f"it means something else (similarity {similarity:.2f} to the prompt)"
+        as_it_is = ScopeCandidate(
+            prompt=edit.prompt,
+            target=edit.target,
+            subject=edit.subject,
+            matched_text=edit.prompt,
+            similarity=similarity,
+        )
+        probability = float(self._scope.probabilities([text], [as_it_is])[0])
+        if probability < self._scope.threshold:
+            return f"it asks for something else ({self._scope.name} gives it {probability:.2f})"
         nearer = next((hit for hit in self._others(text) if hit.score > similarity), None)
         return None if nearer is None else f"it is nearer to another edit: {nearer.edit.prompt}"
 
@@ -324,13 +341,15 @@ def _listed(text: str) -> list[str]:
 def _akin(name: str, subject: str) -> bool:
     """Whether a name is made of words of the subject, initials aside, or is the subject's initials.
 
-    What a small model adds to a name or alters in it makes it another's: "Naga Chaitanya College", "Oscar Wilde".
+    What a small model adds to a name, alters in it or says twice makes it another's: "Naga Chaitanya College", "Oscar
+    Wilde". So does a number left out: "Atlantic hurricane season", or "Rama Rao" for his grandson with a "Jr.".
     """
     own, other = _words(name), _words(subject)
-    long = {word for word in own if len(word) > 2}
-    if long:
-        return long <= set(other)
-    return len(own) == 1 and own[0] in (_initials(other), _initials(word for word in other if len(word) > 2))
+    if len(own) == 1 and own[0] in (_initials(other), _initials(word for word in other if len(word) > 2)):
+        return True
+    long = [word for word in own if len(word) > 2]
+    numbers = {word for word in other if _NUMBER.fullmatch(word)}
+    return bool(long) and set(long) <= set(other) and len(set(long)) == len(long) and numbers <= set(own)
 
 
 def _initials(words: Iterable[str]) -> str:

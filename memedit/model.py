@@ -228,6 +228,7 @@ class EditedModel:
             Proposer(self.unedited, self.tokenizer),
             memory=self.memory,
             encoder=self.router.encoder,
+            scope=self.router.scope,
             namespaces=(placed.namespace,),
             neutral=Neutraliser.for_tokenizer(self.tokenizer),
         )
