@@ -177,6 +177,18 @@ def test_an_edit_that_is_told_governs(name: str, subject: Subject) -> None:
     assert none.context is None
 
 
+def test_how_like_the_edit_a_prompt_is_is_measured_though_the_edit_is_told(subject: Subject) -> None:
+    editor = create_editor("ike", subject)
+    assert isinstance(editor, RoutedEditor)
+    prompts = [asked(subject, text) for text in (LISBON.prompt, LISBON.fact, "What do fish eat?")]
+    told = [one.decision.governing for one in editor.treat_told(prompts, [LISBON] * 3) if one.decision is not None]
+    vectors = HashingEncoder(256).encode([LISBON.prompt, LISBON.fact, "What do fish eat?"])
+    assert [one.matched_kind for one in told if one is not None][:2] == ["prompt", "fact"]
+    assert [one.similarity for one in told if one is not None] == pytest.approx(
+        [1.0, 1.0, max(float(vectors[2] @ vectors[0]), float(vectors[2] @ vectors[1]))], abs=1e-6
+    )
+
+
 @pytest.mark.parametrize("name", [name for name in IN_MEMORY if name not in ORACLES])
 def test_without_a_decision_on_scope_the_nearest_edit_governs(name: str, subject: Subject) -> None:
     editor = create_editor(name, subject)
