@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from memedit.errors import InvalidPromptError
+from memedit.locate.records import Fact
 from memedit.passes import logits_of
 from memedit.subject_tokens import SubjectTokens
 
-__all__ = ["AnswerTokens", "answer_tokens", "continuation", "own_answer", "token_labels"]
+__all__ = ["AnswerTokens", "answer_tokens", "answers_known", "continuation", "own_answer", "token_labels"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,28 @@ def answer_tokens(model: Any, tokenizer: Any, prompt: str, prompt_ids: Sequence[
     logits = logits_of(model, [[*prompt_ids, *ids[:-1]]], keep=len(ids))[0]
     likeliest = logits.argmax(dim=-1).tolist()
     return AnswerTokens(ids=ids, known=tuple(likeliest) == ids, says=tokenizer.decode(likeliest))
+
+
+def answers_known(model: Any, tokenizer: Any, facts: Sequence[Fact]) -> list[bool]:
+    """Whether the model gives the expected answer of each fact, in one pass.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        facts: Facts with answers.
+    """
+    import torch
+
+    if not facts:
+        return []
+    prompts = [tokenizer(fact.prompt)["input_ids"] for fact in facts]
+    answers = [
+        continuation(tokenizer, fact.prompt, ids, fact.answer or "") for fact, ids in zip(facts, prompts, strict=True)
+    ]
+    rows = [[*ids, *answer[:-1]] for ids, answer in zip(prompts, answers, strict=True)]
+    with torch.no_grad():
+        likeliest = logits_of(model, rows, keep=max(map(len, answers))).argmax(dim=-1).tolist()
+    return [tuple(said[-len(answer) :]) == answer for said, answer in zip(likeliest, answers, strict=True)]
 
 
 def own_answer(model: Any, tokenizer: Any, prompt_ids: Sequence[int]) -> AnswerTokens:

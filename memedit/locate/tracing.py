@@ -63,7 +63,7 @@ class TraceConfig:
     seed: int = 0
     score: Literal["first", "whole"] = "first"
     precision: Precision = "float32"
-    batch_tokens: int = 2048
+    batch_tokens: int = 512
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
@@ -86,6 +86,8 @@ class Tracer:
     """Traces facts in one model, which stays as it is.
 
     Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
         config: How.
         deviation: The standard deviation of the noise.
 
@@ -109,8 +111,8 @@ class Tracer:
         subjects: Sequence[str] | None = None,
     ) -> None:
         self.config = config if config is not None else TraceConfig()
-        self._model = model.eval()
-        self._tokenizer = tokenizer
+        self.model = model.eval()
+        self.tokenizer = tokenizer
         self._architecture = architecture_of(model)
         body = common_subjects() if subjects is None else subjects
         self.deviation = self.config.noise * embedding_deviation(model, tokenizer, body)
@@ -130,7 +132,7 @@ class Tracer:
 
         started = time.perf_counter()
         place, notes = self._placed(fact)
-        with torch.no_grad(), computing(self.config.precision, self._model.device):
+        with torch.no_grad(), computing(self.config.precision, self.model.device):
             answer = self._answer(fact, place)
             if not answer.known and fact.answer is not None:
                 notes.append(f"the model itself says {answer.says.strip()!r}, not {fact.answer.strip()!r}")
@@ -149,10 +151,10 @@ class Tracer:
         return FactTrace(
             prompt=fact.prompt,
             subject=fact.subject.strip(),
-            answer=self._tokenizer.decode(list(answer.ids)),
+            answer=self.tokenizer.decode(list(answer.ids)),
             known=answer.known,
             says=answer.says,
-            tokens=token_labels(fact.prompt, place, self._tokenizer),
+            tokens=token_labels(fact.prompt, place, self.tokenizer),
             subject_start=place.start,
             subject_end=place.end,
             clean=float(runs[0]),
@@ -175,12 +177,12 @@ class Tracer:
         import torch
 
         place, _ = self._placed(fact)
-        with torch.no_grad(), computing("float32", self._model.device):
+        with torch.no_grad(), computing("float32", self.model.device):
             return self._answer(fact, place).known
 
     def _placed(self, fact: Fact) -> tuple[SubjectTokens, list[str]]:
-        place = subject_tokens(self._tokenizer, fact.prompt, fact.subject)
-        longest = max_positions(self._model)
+        place = subject_tokens(self.tokenizer, fact.prompt, fact.subject)
+        longest = max_positions(self.model)
         if longest is not None and len(place.ids) > longest:
             raise InvalidPromptError(f"the prompt has {len(place.ids)} tokens; the model reads {longest} at most")
         if place.occurrences > 1:
@@ -190,14 +192,14 @@ class Tracer:
 
     def _answer(self, fact: Fact, place: SubjectTokens) -> AnswerTokens:
         if fact.answer is None:
-            return own_answer(self._model, self._tokenizer, place.ids)
-        return answer_tokens(self._model, self._tokenizer, fact.prompt, place.ids, fact.answer)
+            return own_answer(self.model, self.tokenizer, place.ids)
+        return answer_tokens(self.model, self.tokenizer, fact.prompt, place.ids, fact.answer)
 
     def _record(self, fact: Fact, place: SubjectTokens, measured: Sequence[int]) -> Recording:
-        tokens, width = place.end - place.start, self._model.get_input_embeddings().weight.shape[1]
+        tokens, width = place.end - place.start, self.model.get_input_embeddings().weight.shape[1]
         normal = draw(fact.prompt, seed=self.config.seed, samples=self.config.samples, tokens=tokens, width=width)
         return record(
-            self._model,
+            self.model,
             self._architecture,
             [*place.ids, *measured[:-1]],
             noise=self.deviation * normal,
@@ -218,7 +220,7 @@ class Tracer:
 
         layers, tokens = len(recording.outputs), len(place.ids)
         restorer = Restorer(
-            self._model,
+            self.model,
             self._architecture,
             recording,
             score=score,
