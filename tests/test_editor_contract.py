@@ -15,8 +15,10 @@ import torch
 from hashing_encoder import HashingEncoder
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
+from memedit.editors import mend
 from memedit.editors.editor import Editor
 from memedit.editors.ft import FtConfig, FtEditor
+from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.registry import method_info
 from memedit.editors.subject import Subject
 from memedit.errors import MemeditError
@@ -26,6 +28,9 @@ Make = Callable[[Subject], Editor]
 
 METHODS: dict[str, Make] = {
     "ft-m": lambda subject: FtEditor(subject, FtConfig(layer=1, learning_rate=0.01, steps=3, stop_loss=0.0)),
+    "mend": lambda subject: HypernetworkEditor(
+        mend.INFO, subject, mend.Mend(subject, mend.MendConfig(layers=(0, 2), learning_rate=0.01))
+    ),
 }
 """Each method by its name, made quick."""
 
@@ -216,9 +221,14 @@ def test_an_exception_in_the_middle_leaves_what_was_there(name: str, call: int) 
             raise KeyboardInterrupt
 
     hook = subject.model.get_submodule(_last_layer(subject)).register_forward_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    try:
         editor.edit(EDITS[1:2])
-    hook.remove()
+    except KeyboardInterrupt:
+        pass
+    else:
+        pytest.skip(f"{name} needs no more than {len(calls)} passes for an edit")
+    finally:
+        hook.remove()
     assert state_of(subject).differences(between) == []
     editor.edit(EDITS[1:2])
     after = state_of(subject)
