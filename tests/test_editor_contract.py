@@ -15,7 +15,7 @@ import torch
 from hashing_encoder import HashingEncoder
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
-from memedit.editors import mend
+from memedit.editors import ke, mend
 from memedit.editors.editor import Editor
 from memedit.editors.ft import FtConfig, FtEditor
 from memedit.editors.hypernetwork_editor import HypernetworkEditor
@@ -28,6 +28,9 @@ Make = Callable[[Subject], Editor]
 
 METHODS: dict[str, Make] = {
     "ft-m": lambda subject: FtEditor(subject, FtConfig(layer=1, learning_rate=0.01, steps=3, stop_loss=0.0)),
+    "ke": lambda subject: HypernetworkEditor(
+        ke.INFO, subject, ke.Ke(subject, ke.KeConfig(layers=(0, 2), hidden=4, condition=3, scale=10.0))
+    ),
     "mend": lambda subject: HypernetworkEditor(
         mend.INFO, subject, mend.Mend(subject, mend.MendConfig(layers=(0, 2), learning_rate=0.01))
     ),

@@ -20,7 +20,7 @@ from memory_store import Edit
 from training.edit_batches import EditDrawer, EditSampling
 from training.errors import TrainingDataError
 from training.facts import read_edits
-from training.hypernetworks import MendSettings, run_mend
+from training.hypernetworks import KeSettings, MendSettings, run_ke, run_mend
 from training.settings import LoopSettings
 
 LOOP = LoopSettings(
@@ -53,11 +53,13 @@ def nothing_is_held_out_by_chance() -> Any:
 
 
 def settings_of(method: str, base: Path, **loop: Any) -> Any:
-    of = {"mend": MendSettings}[method]
-    return of(base=str(base), layers=(-2, -1), sampling=SAMPLING, loop=replace(LOOP, **loop))
+    shape: dict[str, Any] = {"base": str(base), "layers": (-2, -1), "sampling": SAMPLING, "loop": replace(LOOP, **loop)}
+    if method == "mend":
+        return MendSettings(**shape, rank=4)
+    return KeSettings(**shape, hidden=8, condition=8, scale=20.0, shrink_every=2)
 
 
-RUNS = {"mend": run_mend}
+RUNS = {"ke": run_ke, "mend": run_mend}
 METHODS = pytest.mark.parametrize("method", RUNS)
 
 
@@ -101,6 +103,20 @@ def test_what_is_trained_edits_the_model_it_was_trained_for(
     assert str(tmp_path) not in json.dumps({**card, "settings": None})
 
 
+def check_weighing(settings: Any, steps: list[dict[str, Any]]) -> None:
+    """A step's loss is its two losses, weighed as the paper has it."""
+    multiplier = 1.0
+    for step in steps:
+        edit, apart = step["losses"]["edit"], step["losses"]["elsewhere"]
+        if isinstance(settings, MendSettings):
+            expected = settings.c_edit * edit + settings.c_loc * apart
+        else:
+            assert step["losses"]["multiplier"] == pytest.approx(multiplier)
+            expected = edit + multiplier * (apart - settings.margin)
+            multiplier = max(0.0, multiplier + settings.multiplier_rate * (apart - settings.margin))
+        assert step["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 @METHODS
 def test_training_that_was_stopped_ends_with_the_same_weights(
     method: str, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -119,9 +135,11 @@ def test_training_that_was_stopped_ends_with_the_same_weights(
         RUNS[method](settings, out=tmp_path / "stopped", data_folder=data)
     monkeypatch.setattr(EditDrawer, "batch", drawn)
     RUNS[method](settings, out=tmp_path / "stopped", data_folder=data)
-    events = [json.loads(line)["event"] for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
-    assert events.count("step") == LOOP.steps
-    assert "resume" in events
+    records = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
+    steps = [record for record in records if record["event"] == "step"]
+    assert [step["step"] for step in steps] == list(range(1, LOOP.steps + 1))
+    assert "resume" in [record["event"] for record in records]
+    check_weighing(settings, steps)
     assert same(read(method, base, tmp_path / "whole"), read(method, base, tmp_path / "stopped"))
 
 
@@ -135,6 +153,8 @@ def test_another_seed_gives_another(method: str, base: Path, data: Path, tmp_pat
 @METHODS
 def test_it_learns_to_make_edits(method: str, base: Path, data: Path, tmp_path: Path) -> None:
     settings = settings_of(method, base, steps=60, evaluate_every=60)
+    if method == "ke":  # of a random model no edit keeps within a margin
+        settings = replace(settings, margin=1000.0)
     RUNS[method](settings, out=tmp_path, data_folder=data)
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     edit = [record["losses"]["edit"] for record in records if record["event"] == "step"]

@@ -95,6 +95,13 @@ TRAINABLE = (
         run="training.hypernetworks:run_mend",
         method="mend",
     ),
+    Trainable(
+        name="hypernetwork",
+        summary="Train a hypernetwork, which turns an edit into a change of a model's weights.",
+        settings="training.hypernetworks:KeSettings",
+        run="training.hypernetworks:run_ke",
+        method="ke",
+    ),
 )
 """What can be trained."""
 

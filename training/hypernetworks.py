@@ -38,13 +38,19 @@ if TYPE_CHECKING:
     import torch
 
     from memedit.editors.ft import Example
+    from memedit.editors.ke import Ke
     from memedit.editors.mend import Mend
     from memedit.editors.subject import Subject
 
-__all__ = ["MendSettings", "run_mend"]
+__all__ = ["KeSettings", "MendSettings", "run_ke", "run_mend"]
 
 _STATISTICS_EDITS = 64
 """Edits whose gradients MEND's normalisation is taken from."""
+
+_SUCCESS = 0.9
+"""The share of edits that succeed from which on KE's margin shrinks, and what it is multiplied by then."""
+
+_SHRINK = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +99,57 @@ class MendSettings:
         check_range("c_loc", self.c_loc, least=0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeSettings:
+    """How KE's hypernetwork is trained.
+
+    Attributes:
+        init: Where training starts: the shipped hypernetwork of the model, or a new one.
+        base: The model that is to be edited, by a name that memedit resolves.
+        layers: The layers that are edited; from 0, or from the last one backwards as -1.
+        parts: Which of their projections.
+        hidden: Hidden numbers of the LSTM in each direction.
+        condition: Hidden numbers of the network of each weight.
+        scale: The factor of equation 5, which the paper has at 1.
+        margin: How far the edited model may diverge elsewhere at the beginning, in nats a token.
+        least_margin: The least that the margin shrinks to.
+        shrink_every: After how many batches the margin shrinks by a fifth, where nine edits in ten succeed.
+        multiplier_rate: How fast the multiplier follows what the divergence is above or below the margin.
+        sampling: What is drawn.
+        loop: How long and how fast it trains.
+    """
+
+    init: Literal["shipped", "scratch"] = "scratch"
+    base: str = "smollm2-135m-instruct"
+    layers: tuple[int, ...] = (-3, -2, -1)
+    parts: tuple[Projection, ...] = ("mlp_out",)
+    hidden: int = 128
+    condition: int = 64
+    scale: float = 1000.0
+    margin: float = 0.1
+    least_margin: float = 0.001
+    shrink_every: int = 50
+    multiplier_rate: float = 0.1
+    sampling: EditSampling = field(default_factory=EditSampling)
+    loop: LoopSettings = field(
+        default_factory=lambda: LoopSettings(
+            steps=600,
+            learning_rate=1e-3,
+            evaluate_every=50,
+            weight_decay=0.0,
+            patience=4,
+            precision="bfloat16",
+        )
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "condition"):
+            check_range(name, getattr(self, name), least=1, most=4096)
+        for name in ("scale", "margin", "least_margin", "multiplier_rate"):
+            check_range(name, getattr(self, name), above=0)
+        check_range("shrink_every", self.shrink_every, least=1)
+
+
 def run_mend(
     settings: MendSettings,
     *,
@@ -116,29 +173,67 @@ def run_mend(
         TrainingError: Data are missing or malformed, or the folder holds something else.
         UnsupportedCallError: The model cannot be edited in this way.
     """
+    from memedit.editors.hypernetwork_files import find_hypernetwork
     from memedit.editors.mend import INFO, Mend, MendConfig
 
     prepared = _prepare(settings, out=out, own=data, data_folder=data_folder, progress=progress)
     subject = prepared.subject
     if settings.init == "shipped":
-        from memedit.editors.hypernetwork_files import find_hypernetwork
-
         mend = Mend.of(find_hypernetwork(INFO.name, subject), subject)
     else:
-        layers = _from_the_end(settings.layers, subject)
-        mend = Mend(
-            subject,
-            MendConfig(
-                layers=layers,
-                parts=settings.parts,
-                rank=settings.rank,
-                learning_rate=settings.edit_learning_rate,
-            ),
-            seed=settings.loop.seed,
+        config = MendConfig(
+            layers=_from_the_end(settings.layers, subject),
+            parts=settings.parts,
+            rank=settings.rank,
+            learning_rate=settings.edit_learning_rate,
         )
-    task = _MendTask(settings, prepared, mend)
-    result = train(task, settings.loop, out, fresh=fresh, progress=progress)
+        mend = Mend(subject, config, seed=settings.loop.seed)
+    result = train(_MendTask(settings, prepared, mend), settings.loop, out, fresh=fresh, progress=progress)
     _save(mend, settings, prepared, result, out, title="MEND networks", paper=INFO.paper)
+    return result
+
+
+def run_ke(
+    settings: KeSettings,
+    *,
+    out: Path,
+    data: Sequence[Path] = (),
+    data_folder: Path | None = None,
+    fresh: bool = False,
+    progress: Progress = SILENT,
+) -> TrainingResult:
+    """Trains and saves KE's hypernetwork for a model.
+
+    Args:
+        settings: How.
+        out: Where checkpoints, log, card and the hypernetwork go.
+        data: Files of one's own records.
+        data_folder: Where CounterFact and zsRE are.
+        fresh: Begin anew where ``out`` holds another run.
+        progress: Told how it goes.
+
+    Raises:
+        TrainingError: Data are missing or malformed, or the folder holds something else.
+        UnsupportedCallError: The model cannot be edited in this way.
+    """
+    from memedit.editors.hypernetwork_files import find_hypernetwork
+    from memedit.editors.ke import INFO, Ke, KeConfig
+
+    prepared = _prepare(settings, out=out, own=data, data_folder=data_folder, progress=progress)
+    subject = prepared.subject
+    if settings.init == "shipped":
+        ke = Ke.of(find_hypernetwork(INFO.name, subject), subject)
+    else:
+        config = KeConfig(
+            layers=_from_the_end(settings.layers, subject),
+            parts=settings.parts,
+            hidden=settings.hidden,
+            condition=settings.condition,
+            scale=settings.scale,
+        )
+        ke = Ke(subject, config, seed=settings.loop.seed)
+    result = train(_KeTask(settings, prepared, ke), settings.loop, out, fresh=fresh, progress=progress)
+    _save(ke, settings, prepared, result, out, title="KE hypernetwork", paper=INFO.paper)
     return result
 
 
@@ -164,7 +259,7 @@ class _Prepared:
 
 
 def _prepare(
-    settings: MendSettings,
+    settings: MendSettings | KeSettings,
     *,
     out: Path,
     own: Sequence[Path],
@@ -212,7 +307,7 @@ class _EditTask:
     name = "hypernetwork"
     maximised = "mean of the three"
 
-    def __init__(self, settings: MendSettings, prepared: _Prepared, predictor: Mend) -> None:
+    def __init__(self, settings: MendSettings | KeSettings, prepared: _Prepared, predictor: Mend | Ke) -> None:
         from memedit.editors.hypernetwork_editor import frozen
 
         self._settings = settings
@@ -238,14 +333,13 @@ class _EditTask:
             The mean of -log p over the targets of prompts that the edits govern, the divergence KL(base || edited)
             a token elsewhere, and how often the edited model would say the whole target of an edit's own prompt.
         """
-        from torch.nn.functional import cross_entropy, kl_div
+        from torch.nn.functional import kl_div
 
-        from memedit.editors.ft import IGNORED
+        from memedit.editors.ft import mean_losses
 
         asked = [one for pair in zip(batch.own, batch.other, strict=True) for one in pair]
         logits, wanted, edited, base, due = self._asked(batch, asked)
-        losses = cross_entropy(logits.mT, wanted, ignore_index=IGNORED, reduction="none")
-        edit_loss = (losses.sum(1) / (wanted != IGNORED).sum(1)).mean()
+        edit_loss = mean_losses(logits, wanted).mean()
         divergences = kl_div(edited.log_softmax(-1), base.log_softmax(-1), reduction="none", log_target=True).sum(-1)
         elsewhere_loss = ((divergences * due).sum(1) / due.sum(1)).mean()
         return edit_loss, elsewhere_loss, _exact(logits[::2].detach(), wanted[::2]).float().mean()
@@ -340,6 +434,55 @@ def _texts(examples: Sequence[Example]) -> list[tuple[int, ...]]:
     return [(*example.prompt, *example.target) for example in examples]
 
 
+class _KeTask(_EditTask):
+    """KE's hypernetwork as the loop trains it."""
+
+    name = "ke"
+
+    def __init__(self, settings: KeSettings, prepared: _Prepared, ke: Ke) -> None:
+        super().__init__(settings, prepared, ke)
+        self._ke = ke
+        self._constraint = settings
+        self._multiplier, self._margin = 1.0, settings.margin
+        self._right, self._batches = 0.0, 0
+
+    def parameters(self) -> Sequence[ParameterGroup]:
+        """The hypernetwork."""
+        return [ParameterGroup(tensors=dict(self._ke.network.named_parameters()))]
+
+    def loss(self, batch: EditBatch) -> tuple[torch.Tensor, Mapping[str, float | torch.Tensor]]:
+        """The Lagrangian ``L_edit + multiplier * (KL - m)``; the multiplier takes a step of gradient ascent."""
+        edit, apart, right = self.losses(batch)
+        excess = apart - self._margin
+        loss = edit + self._multiplier * excess
+        multiplier = self._multiplier
+        self._adjust(float(excess.detach()), float(right))
+        return loss, {"edit": edit.detach(), "elsewhere": apart.detach(), "right": right, "multiplier": multiplier}
+
+    def state(self) -> dict[str, Any]:
+        """The multiplier and the margin, and what moves them."""
+        return {
+            "multiplier": self._multiplier,
+            "margin": self._margin,
+            "right": self._right,
+            "batches": self._batches,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state` gave."""
+        self._multiplier, self._margin = state["multiplier"], state["margin"]
+        self._right, self._batches = state["right"], state["batches"]
+
+    def _adjust(self, excess: float, right: float) -> None:
+        """Moves the multiplier, and the margin now and then."""
+        of = self._constraint
+        self._multiplier = max(0.0, self._multiplier + of.multiplier_rate * excess)
+        self._right += (right - self._right) / min(self._batches + 1, of.shrink_every)
+        self._batches += 1
+        if self._batches % of.shrink_every == 0 and self._right >= _SUCCESS:
+            self._margin = max(of.least_margin, _SHRINK * self._margin)
+
+
 def _exact(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Whether the likeliest token is the one that is due at every place of a row, ``[rows]``."""
     from memedit.editors.ft import IGNORED
@@ -356,8 +499,8 @@ def _from_the_end(layers: Sequence[int], subject: Subject) -> tuple[int, ...]:
 
 
 def _save(
-    predictor: Mend,
-    settings: MendSettings,
+    predictor: Mend | Ke,
+    settings: MendSettings | KeSettings,
     prepared: _Prepared,
     result: TrainingResult,
     out: Path,

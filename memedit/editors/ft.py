@@ -51,6 +51,7 @@ __all__ = [
     "create",
     "default_config",
     "fine_tuned",
+    "mean_losses",
     "target_logits",
     "target_loss",
 ]
@@ -254,9 +255,18 @@ def target_loss(model: Any, parameters: dict[str, torch.Tensor], examples: Seque
     Returns:
         For each example the mean of -log p over its target's tokens, in nats, ``[examples]``.
     """
+    return mean_losses(*target_logits(model, parameters, examples))
+
+
+def mean_losses(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """For each row the mean of -log p over the tokens that are due, in nats, ``[examples]``.
+
+    Args:
+        logits: ``[examples, places, vocabulary]``, as `target_logits` gives them.
+        wanted: What is due, ``[examples, places]``; `IGNORED` where nothing is.
+    """
     from torch.nn.functional import cross_entropy
 
-    logits, wanted = target_logits(model, parameters, examples)
     losses = cross_entropy(logits.mT, wanted, ignore_index=IGNORED, reduction="none")
     means: torch.Tensor = losses.sum(dim=1) / (wanted != IGNORED).sum(dim=1)
     return means

@@ -8,14 +8,14 @@ was. This file knows nothing of what a hypernetwork reads, or how it was trained
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from memedit.architectures import LayerPart, Projection, architecture_of
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
+from memedit.editors.hypernetwork_files import SavedHypernetwork
 from memedit.editors.outer_products import OuterProducts
 from memedit.editors.subject import Subject
 from memedit.editors.weights import EditedWeights
@@ -25,7 +25,9 @@ from memory_store import Edit
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ChangePredictor", "HypernetworkEditor", "edited_layers", "filled", "frozen"]
+__all__ = ["ChangePredictor", "HypernetworkEditor", "config_of", "edited_layers", "filled", "frozen"]
+
+Made = TypeVar("Made")
 
 _TOGETHER = 8
 """Edits of one forward and backward pass."""
@@ -158,29 +160,49 @@ def frozen(model: Any) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in model.named_parameters()}
 
 
-def filled(module: torch.nn.Module, tensors: Mapping[str, NDArray[np.generic]], *, where: str) -> None:
+def config_of(saved: SavedHypernetwork, make: Callable[[dict[str, Any]], Made]) -> Made:
+    """What a method makes of a saved hypernetwork's shape.
+
+    Args:
+        saved: The hypernetwork.
+        make: Makes it of the values of the method's config.
+
+    Raises:
+        DataFileError: The values are not those of the method's config, or do not fit the model.
+    """
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.config.items()}
+    try:
+        return make(values)
+    except (TypeError, ConfigError) as error:
+        raise DataFileError(f"{_named(saved)} is described wrongly: {error}") from error
+
+
+def filled(module: torch.nn.Module, saved: SavedHypernetwork) -> None:
     """Copies saved tensors into a hypernetwork, all or none.
 
     Args:
         module: The hypernetwork.
-        tensors: The tensors by name.
-        where: What to call them in a message.
+        saved: What was saved of it.
 
     Raises:
-        DataFileError: They are not those of the hypernetwork, or not finite.
+        DataFileError: The tensors are not those of the hypernetwork, or not finite.
     """
     import torch
 
     own = module.state_dict()
-    given = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
+    given = {name: torch.from_numpy(np.array(value)) for name, value in saved.tensors.items()}
     differing = set(own.keys() ^ given.keys())
     differing |= {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape}
     if differing:
-        raise DataFileError(f"{where}: the tensors are not those it describes; {min(differing)} differs.")
+        raise DataFileError(f"{_named(saved)}: the tensors are not those it describes; {min(differing)} differs.")
     broken = [name for name, value in given.items() if not value.isfinite().all()]
     if broken:
-        raise DataFileError(f"{where}: {broken[0]} has values that are no finite numbers.")
+        raise DataFileError(f"{_named(saved)}: {broken[0]} has values that are no finite numbers.")
     module.load_state_dict(given)
+
+
+def _named(saved: SavedHypernetwork) -> str:
+    return f"the hypernetwork of {saved.method} for {saved.base}"
 
 
 def _part(part: Projection) -> LayerPart:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,20 @@ from memedit.editors.subject import Subject
 from memedit.errors import DataFileError, UnsupportedCallError
 from memedit.pulling import cache_folder
 
-__all__ = ["SavedHypernetwork", "find_hypernetwork", "load_hypernetwork", "save_hypernetwork"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "SavedHypernetwork",
+    "find_hypernetwork",
+    "hypernetwork_of",
+    "load_hypernetwork",
+    "packed",
+    "save_hypernetwork",
+]
+
+_LARGE = 20_000
+"""Numbers of a matrix from which on it is kept in float16; statistics and scales are smaller, and need float32."""
 
 _SAVED = SavedFolder(stem="hypernetwork", what="hypernetwork", version=1, damaged=DataFileError, newer=DataFileError)
 
@@ -52,6 +65,39 @@ class SavedHypernetwork:
     config: Mapping[str, Any]
     tensors: Mapping[str, NDArray[np.generic]]
     card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def packed(
+    network: torch.nn.Module,
+    *,
+    method: str,
+    base: str,
+    base_fingerprint: str,
+    config: Mapping[str, Any],
+    card: Mapping[str, Any],
+) -> SavedHypernetwork:
+    """A hypernetwork as it is saved: large matrices in float16, all else in float32.
+
+    Args:
+        network: The hypernetwork.
+        method: The method that it belongs to.
+        base: The name of the model that it was trained on.
+        base_fingerprint: That model's fingerprint, unedited.
+        config: Its shape.
+        card: What the training has to say.
+    """
+    tensors = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
+    return SavedHypernetwork(
+        method=method,
+        base=base,
+        base_fingerprint=base_fingerprint,
+        config=config,
+        tensors={
+            name: value.astype(np.float16 if value.ndim == 2 and value.size >= _LARGE else np.float32)
+            for name, value in tensors.items()
+        },
+        card=card,
+    )
 
 
 def save_hypernetwork(saved: SavedHypernetwork, folder: str | Path) -> None:
@@ -96,6 +142,19 @@ def load_hypernetwork(folder: str | Path, *, method: str, subject: Subject) -> S
         )
     manifest = _SAVED.load_manifest(folder)
     return _described(Path(folder), tensors=_SAVED.load_tensors(folder, manifest))
+
+
+def hypernetwork_of(method: str, subject: Subject, folder: str | Path | None) -> SavedHypernetwork:
+    """The hypernetwork of a model, from a folder or wherever it is found; see `load_hypernetwork`.
+
+    Args:
+        method: The method that is to use it.
+        subject: The model that it is to edit.
+        folder: Where it was saved; None to find it.
+    """
+    if folder is None:
+        return find_hypernetwork(method, subject)
+    return load_hypernetwork(folder, method=method, subject=subject)
 
 
 def find_hypernetwork(method: str, subject: Subject) -> SavedHypernetwork:

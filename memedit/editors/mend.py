@@ -18,16 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from memedit.architectures import ARCHITECTURES, Projection
 from memedit.editors.editor import MethodInfo
 from memedit.editors.ft import ExampleMaker, target_loss
-from memedit.editors.hypernetwork_editor import HypernetworkEditor, edited_layers, filled, frozen
-from memedit.editors.hypernetwork_files import SavedHypernetwork, find_hypernetwork, load_hypernetwork
+from memedit.editors.hypernetwork_editor import HypernetworkEditor, config_of, edited_layers, filled, frozen
+from memedit.editors.hypernetwork_files import SavedHypernetwork, hypernetwork_of, packed
 from memedit.editors.outer_products import OuterProducts, gradient_parts
 from memedit.editors.subject import Subject
-from memedit.errors import ConfigError, DataFileError
+from memedit.errors import ConfigError
 from memory_store import Edit
 
 if TYPE_CHECKING:
@@ -125,21 +123,19 @@ class Mend:
         return changes
 
     def saved(self, *, base: str, base_fingerprint: str, card: dict[str, Any]) -> SavedHypernetwork:
-        """The networks as they are saved: matrices in float16, the rest, of which statistics are tiny, in float32.
+        """The networks as they are saved.
 
         Args:
             base: The model's name.
             base_fingerprint: Its fingerprint, unedited.
             card: What the training has to say.
         """
-        tensors = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
-        half = {name for name in tensors if name.rpartition(".")[2] in {"u1", "u2", "v1", "v2"}}
-        return SavedHypernetwork(
+        return packed(
+            self.network,
             method=INFO.name,
             base=base,
             base_fingerprint=base_fingerprint,
             config=asdict(self.config),
-            tensors={name: value.astype(np.float16) if name in half else value for name, value in tensors.items()},
             card=card,
         )
 
@@ -154,15 +150,8 @@ class Mend:
         Raises:
             DataFileError: They are not such networks.
         """
-        where = f"the hypernetwork of {saved.method} for {saved.base}"
-        try:
-            config = MendConfig(
-                **{**saved.config, "layers": tuple(saved.config["layers"]), "parts": tuple(saved.config["parts"])}
-            )
-            made = cls(subject, config)
-        except (KeyError, TypeError, ConfigError) as error:
-            raise DataFileError(f"{where} is described wrongly: {error}") from error
-        filled(made.network, saved.tensors, where=where)
+        made = config_of(saved, lambda values: cls(subject, MendConfig(**values)))
+        filled(made.network, saved)
         return made
 
 
@@ -177,8 +166,4 @@ def create(subject: Subject, folder: str | Path | None = None) -> HypernetworkEd
         UnsupportedCallError: There are none for this model; says how they are trained.
         DataFileError: They are damaged.
     """
-    if folder is None:
-        saved = find_hypernetwork(INFO.name, subject)
-    else:
-        saved = load_hypernetwork(folder, method=INFO.name, subject=subject)
-    return HypernetworkEditor(INFO, subject, Mend.of(saved, subject))
+    return HypernetworkEditor(INFO, subject, Mend.of(hypernetwork_of(INFO.name, subject, folder), subject))
