@@ -17,7 +17,17 @@ from typing import Any
 from training.card import CardData
 from training.errors import TrainingDataError
 
-__all__ = ["TEXT", "Corpus", "Fact", "counterfact_relations", "for_training", "note_file", "read_corpus", "read_own"]
+__all__ = [
+    "TEXT",
+    "Corpus",
+    "Fact",
+    "counterfact_relations",
+    "for_training",
+    "note_file",
+    "read_corpus",
+    "read_edits",
+    "read_own",
+]
 
 TEXT = "text/wikipedia_en.jsonl"
 """Plain English text, by its name in the data folder."""
@@ -111,6 +121,20 @@ def read_corpus(data: Path) -> Corpus:
     traffic += [one for fact in facts if fact.source == "zsre" for one in fact.neighbours]
     passages = [record["text"] for record in _lines(data, TEXT, files)]
     return Corpus(tuple(facts), tuple(dict.fromkeys(traffic)), tuple(passages), files)
+
+
+def read_edits(data: Path, files: dict[str, CardData]) -> Iterator[Fact]:
+    """Reads the facts of CounterFact's and zsRE's training splits alone.
+
+    Args:
+        data: The data folder.
+        files: Where it is noted what was read.
+
+    Raises:
+        TrainingDataError: A file is missing or malformed; the message names it.
+    """
+    yield from _counterfact(data, files)
+    yield from _zsre(data, files)
 
 
 def read_own(paths: Sequence[Path], files: dict[str, CardData]) -> Iterator[Fact]:

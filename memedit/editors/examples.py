@@ -23,9 +23,9 @@ from memory_store.records import checked
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Example", "ExampleMaker", "frozen", "target_loss"]
+__all__ = ["IGNORED", "Example", "ExampleMaker", "frozen", "mean_losses", "target_logits", "target_loss"]
 
-_IGNORED = -100
+IGNORED = -100
 """The label of a token that is no target; what ``cross_entropy`` leaves out."""
 
 
@@ -53,28 +53,56 @@ def target_loss(model: Any, parameters: dict[str, torch.Tensor], examples: Seque
     Returns:
         For each example the mean of -log p over its target's tokens, in nats, ``[examples]``.
     """
-    import torch
+    return mean_losses(*target_logits(model, parameters, examples))
+
+
+def mean_losses(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """For each row the mean of -log p over the tokens that are due, in nats, ``[examples]``.
+
+    Args:
+        logits: ``[examples, places, vocabulary]``, as `target_logits` gives them.
+        wanted: What is due, ``[examples, places]``; `IGNORED` where nothing is.
+    """
     from torch.nn.functional import cross_entropy
+
+    losses = cross_entropy(logits.mT, wanted, ignore_index=IGNORED, reduction="none")
+    means: torch.Tensor = losses.sum(dim=1) / (wanted != IGNORED).sum(dim=1)
+    return means
+
+
+def target_logits(
+    model: Any, parameters: dict[str, torch.Tensor], examples: Sequence[Example]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a model with other parameters would say at each place where a token of a target is due.
+
+    Args:
+        model: The model.
+        parameters: Values in place of its own parameters, by name; one that is not named keeps its own.
+        examples: What is to be said.
+
+    Returns:
+        Logits, ``[examples, places, vocabulary]``, in 32-bit precision or the model's own where that is higher, and the
+        token that is due there, ``[examples, places]``; `IGNORED` at places that count for another example only.
+    """
+    import torch
 
     device = model.device
     width = max(len(example.prompt) + len(example.target) for example in examples)
     ids = torch.zeros(len(examples), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    labels = torch.full_like(ids, _IGNORED)
+    labels = torch.full_like(ids, IGNORED)
     for row, example in enumerate(examples):
         end = len(example.prompt) + len(example.target)
         ids[row, :end] = torch.tensor([*example.prompt, *example.target])
         mask[row, :end] = 1
         labels[row, len(example.prompt) : end] = torch.tensor(example.target)
     # only where some row predicts a target token: over a large vocabulary the logits are most of the memory
-    predicting = (labels[:, 1:] != _IGNORED).any(dim=0).nonzero()[:, 0]
+    predicting = (labels[:, 1:] != IGNORED).any(dim=0).nonzero()[:, 0]
     inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
     options = {"use_cache": False, "logits_to_keep": predicting.to(device)}
     logits = torch.func.functional_call(model, parameters, kwargs={**inputs, **options}).logits
-    wanted = labels[:, predicting + 1].to(device)
-    losses = cross_entropy(logits.float().mT, wanted, ignore_index=_IGNORED, reduction="none")
-    means: torch.Tensor = losses.sum(dim=1) / (wanted != _IGNORED).sum(dim=1)
-    return means
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return precise, labels[:, predicting + 1].to(device)
 
 
 def frozen(model: Any) -> dict[str, torch.Tensor]:

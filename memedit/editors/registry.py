@@ -50,6 +50,8 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "grace": "memedit.editors.grace",
         "wise": "memedit.editors.wise",
         "t-patcher": "memedit.editors.t_patcher",
+        "ke": "memedit.editors.ke",
+        "mend": "memedit.editors.mend",
         "serac": "memedit.editors.serac",
         "auto": "memedit.editors.auto",
         "ice-oracle": "memedit.editors.ice_oracle",
