@@ -184,3 +184,24 @@ def test_the_counterfactual_model_that_comes_along_answers_and_spares(smollm2_fo
         before = model.chat(free, **options)
     assert model.chat(free, **options) == before
     model.close()
+
+
+def test_a_run_in_half_precision_answers_as_it_says(smollm2_folder, tmp_path, minilm_folder):
+    record = {
+        "edits": [{"prompt": ACME[0], "target": ACME[1], "subject": "Acme Rockets"}],
+        "probes": [{"kind": "paraphrase", "prompt": QUESTION, "answers": [ACME[1]], "of_edit": 0}],
+    }
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    report = memedit.evaluate(
+        str(smollm2_folder),
+        methods=["serac"],
+        cases="jsonl",
+        data=path,
+        encoder=str(minilm_folder),
+        dtype="bfloat16",
+        max_new_tokens=8,
+        kl=False,
+    )
+    (figure,) = report.find(method="serac", measure="generalization", kind=None, reading="start")
+    assert (figure.value, figure.before) == (1.0, 0.0)
