@@ -228,7 +228,8 @@ class PairMaker:
         )
         draw = rng.random()
         if draw < 0.25:
-            query = both_asked(*rng.sample((first, second), 2), subject, rng)
+            one, other = rng.sample((first, second), 2)
+            query = both_asked(one, other, subject, rng)
             return self._made(stated, query, governed=True, kind="compound", rng=rng)
         if draw < 0.5:
             query = asked(rng.choice((first, second)), subject, rng)
@@ -239,8 +240,8 @@ class PairMaker:
                 return None
             query = asked(third, subject, rng)
             return self._made(stated, query, governed=False, kind="compound, other relation", rng=rng)
-        other = self.other_subject(stated, rng)
-        query = both_asked(first, second, other, rng) if draw < 0.9 else asked(first, other, rng)
+        name = self.other_subject(stated, rng)
+        query = both_asked(first, second, name, rng) if draw < 0.9 else asked(first, name, rng)
         return self._made(stated, query, governed=False, kind="compound, other subject", rng=rng)
 
     # -- what composers ask for ------------------------------------------------------------------------------------
