@@ -181,16 +181,19 @@ def given(
 
 
 def end_to_end(
-    subject: Subject, editor: MemoryEditor, data: Path, answerer: Answerer, limit: int | None
+    subject: Subject, editor: MemoryEditor, data: Path, answerer: Answerer, *, limit: int | None, distractors: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Router and answerer over one memory: the figures by kind, and the failing records."""
+    """Router and answerer over one memory: the figures by kind, and the failing records.
+
+    Of cases whose edits contradict each other only the first is in memory, and asked.
+    """
     cases = load_cases("counterfact:dev", data=data).cases
     edits: dict[str, Edit] = {}
-    for case in (*cases, *load_cases("counterfact:train", data=data, limit=DISTRACTORS).cases):
+    for case in (*cases, *load_cases("counterfact:train", data=data, limit=distractors).cases):
         for edit in case.edits:
             edits.setdefault(folded(edit.prompt), edit)
     editor.edit(list(edits.values()))
-    asked = _end_to_end_probes(cases, limit)
+    asked = _end_to_end_probes([case for case in cases if edits[folded(case.edits[0].prompt)] == case.edits[0]], limit)
     ids = [prompt_ids(subject, one.probe.prompt) for one in asked]
     treated = [one for begin in range(0, len(ids), 256) for one in editor.treat(ids[begin : begin + 256])]
     # what no edit governs is the base model's answer by construction, and need not be generated
@@ -211,7 +214,7 @@ def end_to_end(
 
 
 def _end_to_end_probes(cases: Sequence[EvalCase], limit: int | None) -> list[Asked]:
-    """Edit prompts, paraphrases and near misses; near misses that are edits of another case are left out."""
+    """Edit prompts, paraphrases and near misses, without near misses that ask for an edit of another case."""
     answered_by_edits = coinciding_probes(cases)
     kinds: dict[str, list[Asked]] = {}
     for case in cases:
@@ -243,6 +246,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--limit", type=int, default=LIMIT, help="most probes of a kind; 0 for all")
     parser.add_argument("--end-to-end", action="store_true")
+    parser.add_argument("--distractors", type=int, default=DISTRACTORS, help="end to end: edits of the training split")
     parser.add_argument("--scope", default="shipped", help="end to end: shipped, similarity, or a folder")
     parser.add_argument("--dtype", default="auto", help="the models' precision")
     parser.add_argument("--failures", type=Path, help="where failing records are written")
@@ -262,7 +266,9 @@ def main() -> None:
         elif name != "base":
             editors[name] = {"ice": ice_oracle, "ike": ike}[name].create(subject)
     if arguments.end_to_end:
-        every, wrong = end_to_end(subject, editors["serac"], arguments.data, answerer, limit)
+        every, wrong = end_to_end(
+            subject, editors["serac"], arguments.data, answerer, limit=limit, distractors=arguments.distractors
+        )
         console.print(table_of({"serac": every["serac"]}, f"End to end, {every['edits']:,} edits in one memory"))
     else:
         asked = chosen(arguments.data, arguments.sets.split(","), limit)
