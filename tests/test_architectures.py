@@ -100,6 +100,18 @@ def test_projections_have_their_shapes(model: Any) -> None:
             assert (weight.mT if architecture.transposed else weight).shape == shapes[part], part
 
 
+def test_queries_and_values_are_all_of_the_attention_but_keys_and_output(model: Any) -> None:
+    architecture = architecture_of(model)
+    layer, attention = architecture.module_name(1), architecture.module_name(1, "attention")
+    weights = {
+        name
+        for name, value in model.named_parameters()
+        if name.startswith(f"{attention}.") and value.dim() == 2 and not name.endswith("k_proj.weight")
+    }
+    listed = {f"{layer}.{inside}.weight" for inside in architecture.queries_and_values}
+    assert weights == {*listed, architecture.parameter_name(1, "attention_out")}
+
+
 def test_every_mlp_projection_is_in_the_table(model: Any) -> None:
     """Nothing of the MLP is left out: two projections, or three where there is a gate."""
     architecture = architecture_of(model)

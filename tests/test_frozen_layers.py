@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_architectures import MODELS
 from tiny import ARCHITECTURES, tiny_model
 
 from memedit.architectures import architecture_of
@@ -38,6 +39,18 @@ def test_what_comes_out_is_the_same_to_the_last_bit(architecture: str, below: in
                     assert torch.equal(logits_of(model, rows), expected[key])
     assert runs == [2] * below + [6] * (3 - below)
     assert not any("forward" in vars(layer) for layer in layers_of(model))
+
+
+@pytest.mark.parametrize("family", sorted(MODELS))
+def test_every_family_can_begin_in_the_middle(family: str) -> None:
+    torch.manual_seed(0)
+    model = MODELS[family]().eval()
+    frozen = FrozenLayers(model, 2)
+    with torch.no_grad():
+        expected = logits_of(model, ROWS)
+        for _ in range(2):
+            with frozen.of("rows"):
+                assert torch.equal(logits_of(model, ROWS), expected)
 
 
 def test_what_is_changed_above_is_heard() -> None:

@@ -48,7 +48,8 @@ class SideMemory(nn.Module):
 
     def activation(self, inputs: torch.Tensor) -> torch.Tensor:
         """How far the two memories answer apart, ||A(x) (W_v' - W_v)||_2, ``[...]`` for inputs ``[..., read]``."""
-        return (inputs.to(self.difference) @ self.difference).norm(dim=-1)
+        length: torch.Tensor = (inputs.to(self.difference) @ self.difference).norm(dim=-1)
+        return length
 
     def forward(self, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The main memory's output, or the side memory's where the activation is above the threshold.
