@@ -511,6 +511,7 @@ def _save(
     from memedit.editors.hypernetwork_files import save_hypernetwork
 
     fingerprint = prepared.fingerprint
+    drawn, held_out = len(prepared.training), len(prepared.held_out)
     card = {"settings": settings_json(settings), "figures": dict(result.figures)}
     save_hypernetwork(predictor.saved(base=prepared.subject.name, base_fingerprint=fingerprint, card=card), out)
     write_card(
@@ -524,7 +525,8 @@ def _save(
             result=result,
             licence="that of the project; the base model's is its own",
             notes=(
-                "The dev figures are on subjects of the training splits that were held out, each edit by itself.",
+                f"Edits drawn from these records: {drawn} to learn from, {held_out} dev.",
+                "Dev: edits made one by one; the whole target likeliest at each token; tokens elsewhere that stay.",
                 "No record of a dev or test split, or of KnowEdit, HalluEditBench, UnKE or MQuAKE, was trained on.",
             ),
         ),
