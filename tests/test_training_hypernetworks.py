@@ -167,6 +167,58 @@ def test_without_the_data_it_says_what_is_missing(method: str, base: Path, tmp_p
         RUNS[method](settings_of(method, base), out=tmp_path)
 
 
+@METHODS
+@pytest.mark.parametrize("together", [False, True])
+def test_what_is_trained_on_is_what_a_model_says_whose_weights_are_changed(
+    method: str, together: bool, base: Path, data: Path, tmp_path: Path
+) -> None:
+    """Without any of training's short cuts: each edit by itself or all together, and each prompt by itself."""
+    from memedit.editors import ke, mend
+    from memedit.editors.ft import IGNORED, target_logits
+    from memedit.editors.hypernetwork_editor import HypernetworkEditor
+    from training.hypernetworks import _KeTask, _MendTask, _prepare
+    from training.progress import SILENT
+
+    settings = settings_of(method, base)
+    prepared = _prepare(settings, out=tmp_path, own=(), data_folder=data, progress=SILENT)
+    of = prepared.subject
+    if method == "mend":
+        predictor: Any = mend.Mend(of, mend.MendConfig(layers=(1, 2), learning_rate=0.02))
+        task: Any = _MendTask(replace(settings, init="shipped"), prepared, predictor)
+    else:
+        predictor = ke.Ke(of, ke.KeConfig(layers=(1, 2), hidden=4, condition=4, scale=1.0))
+        task = _KeTask(settings, prepared, predictor)
+    batch = replace(prepared.training.batch(0), together=together)
+    logits, wanted, edited, base_logits, due = (part.detach() for part in task._asked(batch))
+    editor = HypernetworkEditor(mend.INFO, of, predictor)
+
+    def said(example: Any) -> torch.Tensor:
+        weights = {name: value.detach() for name, value in of.model.named_parameters()}
+        return target_logits(of.model, weights, [example])[0][0]
+
+    for place, edit in enumerate(batch.edits):
+        apart = batch.elsewhere[place]
+        unedited = said(apart)
+        editor.edit(batch.edits if together else [edit])
+        for row, example in ((2 * place, batch.own[place]), (2 * place + 1, batch.other[place])):
+            torch.testing.assert_close(logits[row][wanted[row] != IGNORED], said(example), rtol=1e-3, atol=5e-3)
+        torch.testing.assert_close(edited[place][due[place]], said(apart), rtol=1e-3, atol=5e-3)
+        torch.testing.assert_close(base_logits[place][due[place]], unedited, rtol=1e-3, atol=5e-3)
+        assert not torch.allclose(said(apart), unedited, atol=0.05)
+        editor.undo()
+    figures = task.evaluate()
+    assert figures["locality"] == pytest.approx(_kept(task, prepared))
+
+
+def _kept(task: Any, prepared: Any) -> float:
+    """The share of tokens elsewhere that stay, over all dev edits."""
+    kept = []
+    for batch in prepared.held_out.every():
+        _, _, edited, base, due = task._asked(batch)
+        kept += (edited.argmax(-1) == base.argmax(-1))[due].tolist()
+    return sum(kept) / len(kept)
+
+
 # What is drawn.
 
 

@@ -48,7 +48,7 @@ class EditSampling:
     together: float = 0.25
     plain: float = 0.3
     near: float = 0.5
-    places: int = 8
+    places: int = 5
 
     def __post_init__(self) -> None:
         for name in ("edits", "dev_edits", "batch_size", "places"):

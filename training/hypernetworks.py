@@ -78,13 +78,13 @@ class MendSettings:
     rank: int = 64
     edit_learning_rate: float = 4e-4
     rate_scale: float = 10.0
-    c_edit: float = 0.1
+    c_edit: float = 0.5
     c_loc: float = 1.0
     sampling: EditSampling = field(default_factory=EditSampling)
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=600,
-            learning_rate=5e-4,
+            steps=300,
+            learning_rate=1e-3,
             evaluate_every=50,
             weight_decay=0.0,
             patience=4,
@@ -337,8 +337,7 @@ class _EditTask:
 
         from memedit.editors.examples import mean_losses
 
-        asked = [one for pair in zip(batch.own, batch.other, strict=True) for one in pair]
-        logits, wanted, edited, base, due = self._asked(batch, asked)
+        logits, wanted, edited, base, due = self._asked(batch)
         edit_loss = mean_losses(logits, wanted).mean()
         divergences = kl_div(edited.log_softmax(-1), base.log_softmax(-1), reduction="none", log_target=True).sum(-1)
         elsewhere_loss = ((divergences * due).sum(1) / due.sum(1)).mean()
@@ -352,22 +351,20 @@ class _EditTask:
         half = self._settings.loop.precision == "bfloat16"
         for batch in self._prepared.held_out.every():
             with torch.no_grad(), torch.autocast(self._model.device.type, dtype=torch.bfloat16, enabled=half):
-                logits, wanted, edited, base, due = self._asked(batch, [*batch.own, *batch.other])
+                logits, wanted, edited, base, due = self._asked(batch)
             exact = _exact(logits, wanted).float()
-            told["reliability"].append(exact[: len(batch.own)])
-            told["generalization"].append(exact[len(batch.own) :])
+            told["reliability"].append(exact[::2])
+            told["generalization"].append(exact[1::2])
             told["locality"].append((edited.argmax(-1) == base.argmax(-1)).float()[due])
         figures = {name: float(torch.cat(values).mean()) for name, values in told.items()}
         return {self.maximised: sum(figures.values()) / len(figures), **figures}
 
-    def _asked(
-        self, batch: EditBatch, asked: Sequence[Example]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the edited model would say; prompts are in the edits' order, equally many an edit.
+    def _asked(self, batch: EditBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the edited model would say.
 
         Returns:
-            Logits and targets of the prompts asked; the edited and the base model's logits elsewhere, and where they
-            count.
+            Logits and targets of each edit's own prompt and its paraphrase, edit by edit; the edited and the base
+            model's logits elsewhere, and where they count.
         """
         import torch
 
@@ -380,6 +377,8 @@ class _EditTask:
             changes = {name: change.together(len(batch.edits)) for name, change in changes.items()}
         with torch.no_grad():
             base, due = self._said(batch.elsewhere)
+        # edit by edit, as the changes are
+        asked = [one for pair in zip(batch.own, batch.other, strict=True) for one in pair]
         with shifted(self._model, changes):
             logits, wanted = self._said(asked)
             edited, _ = self._said(batch.elsewhere)
@@ -512,6 +511,7 @@ def _save(
     from memedit.editors.hypernetwork_files import save_hypernetwork
 
     fingerprint = prepared.fingerprint
+    drawn, held_out = len(prepared.training), len(prepared.held_out)
     card = {"settings": settings_json(settings), "figures": dict(result.figures)}
     save_hypernetwork(predictor.saved(base=prepared.subject.name, base_fingerprint=fingerprint, card=card), out)
     write_card(
@@ -525,7 +525,8 @@ def _save(
             result=result,
             licence="that of the project; the base model's is its own",
             notes=(
-                "The dev figures are on subjects of the training splits that were held out, each edit by itself.",
+                f"Edits drawn from these records: {drawn} to learn from, {held_out} dev.",
+                "Dev: edits made one by one; the whole target likeliest at each token; tokens elsewhere that stay.",
                 "No record of a dev or test split, or of KnowEdit, HalluEditBench, UnKE or MQuAKE, was trained on.",
             ),
         ),
