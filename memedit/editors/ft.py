@@ -27,11 +27,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memedit.architectures import ARCHITECTURES, architecture_of
+from memedit.architectures import ARCHITECTURES
 from memedit.editors.chosen import chosen_values
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
 from memedit.editors.subject import Subject
-from memedit.editors.weights import EditedWeights
+from memedit.editors.weights import EditedWeights, output_projection
 from memedit.errors import ConfigError, UnsupportedCallError
 from memedit.passes import max_positions
 from memedit.prompts import Neutraliser
@@ -133,18 +133,8 @@ class FtEditor:
     """
 
     def __init__(self, subject: Subject, config: FtConfig | None = None) -> None:
-        architecture = architecture_of(subject.model)
         self.config = config if config is not None else default_config(subject.model)
-        layers = architecture.layer_count(subject.model)
-        if self.config.layer >= layers:
-            raise ConfigError(f"{subject.name} has no layer {self.config.layer}; it has 0 to {layers - 1}.")
-        self.parameter = architecture.parameter_name(self.config.layer, "mlp_out")
-        weight = subject.model.get_parameter(self.parameter)
-        if not weight.is_floating_point():
-            raise UnsupportedCallError(
-                f"{self.parameter} of {subject.name} is quantised ({weight.dtype}) and cannot be trained; load the "
-                "model in float32, bfloat16 or float16"
-            )
+        self.parameter = output_projection(subject, self.config.layer).parameter
         self._subject = subject
         self._example = ExampleMaker(subject, template=self.config.template)
         self._weights = EditedWeights(subject.model)
