@@ -8,8 +8,9 @@ that none of them knows a model by name. A path is dotted, from the causal langu
     architecture.parameter_name(3, "mlp_out")     # "model.layers.3.mlp.down_proj.weight"
 
 The projections to queries and values are one or two paths, since some families have them in one matrix with that to
-keys. Not in the table, because no two families agree on it: the norms inside a layer. Gemma 2 and 3 and OLMo 2 have one
-behind the MLP, so that what `mlp_out` writes is not yet what is added to the residual stream.
+keys. Not in the table, because no two families agree on it: the norms inside a layer, but for one fact about them: where
+there is one behind the MLP (Gemma 2 and 3, OLMo 2), so that what `mlp_out` writes is not yet what is added to the
+residual stream.
 
 This file knows nothing of edits.
 """
@@ -52,6 +53,8 @@ class Architecture:
         mlp_out: The MLP's last projection, in the terms of Meng et al. 2022 the one that maps keys to values.
         transposed: Whether a projection inside a layer keeps its weight as ``[input, output]`` (GPT-2's ``Conv1D``)
             instead of ``[output, input]``.
+        norm_behind_mlp: Whether there is a norm behind the MLP, so that what ``mlp_out`` writes is not yet what is
+            added to the residual stream.
     """
 
     model_type: str
@@ -68,6 +71,7 @@ class Architecture:
     mlp_gate: str | None = "mlp.gate_proj"
     mlp_out: str = "mlp.down_proj"
     transposed: bool = False
+    norm_behind_mlp: bool = False
 
     def layer_count(self, model: Any) -> int:
         """How many layers a model of the family has.
@@ -168,15 +172,16 @@ _FAMILIES = (
     Architecture(model_type="mistral", title="Mistral"),
     Architecture(model_type="qwen2", title="Qwen2"),
     Architecture(model_type="qwen3", title="Qwen3"),
-    Architecture(model_type="olmo2", title="OLMo 2"),
-    Architecture(model_type="gemma2", title="Gemma 2"),
-    Architecture(model_type="gemma3_text", title="Gemma 3"),
+    Architecture(model_type="olmo2", title="OLMo 2", norm_behind_mlp=True),
+    Architecture(model_type="gemma2", title="Gemma 2", norm_behind_mlp=True),
+    Architecture(model_type="gemma3_text", title="Gemma 3", norm_behind_mlp=True),
     Architecture(
         model_type="gemma3",
         title="Gemma 3 with vision",
         embeddings="model.language_model.embed_tokens",
         layers="model.language_model.layers",
         final_norm="model.language_model.norm",
+        norm_behind_mlp=True,
     ),
 )
 

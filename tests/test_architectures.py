@@ -165,6 +165,25 @@ def test_a_value_passes_through_mlp_out_as_the_weight_says(model: Any) -> None:
     torch.testing.assert_close(value, by_hand, atol=1e-5, rtol=1e-4)
 
 
+def test_a_norm_behind_the_mlp_is_told_of(model: Any) -> None:
+    """Without one, what the projection writes is added to the layer's output as it is."""
+    architecture = architecture_of(model)
+    written: list[torch.Tensor] = []
+    layer = model.get_submodule(architecture.module_name(1))
+    keep = layer.register_forward_hook(lambda _, __, out: written.append(out[0] if isinstance(out, tuple) else out))
+    more = torch.linspace(-1, 1, HIDDEN)
+    with torch.no_grad():
+        model(torch.tensor([[3, 4, 5]]))
+        add = model.get_submodule(architecture.module_name(1, "mlp_out")).register_forward_hook(
+            lambda _, __, o: o + more
+        )
+        model(torch.tensor([[3, 4, 5]]))
+    keep.remove()
+    add.remove()
+    as_it_is = torch.allclose(written[1] - written[0], more.expand_as(written[0]), atol=1e-4)
+    assert as_it_is != architecture.norm_behind_mlp
+
+
 def test_a_family_that_is_not_in_the_table() -> None:
     config = tf.BloomConfig(**_SPECIAL, hidden_size=HIDDEN, n_layer=1, n_head=2)
     with pytest.raises(UnsupportedCallError, match=r"'bloom'.*GPT-2 \(gpt2\).*Gemma 3 with vision \(gemma3\)"):

@@ -6,7 +6,7 @@ matter of its own tests. What holds for methods of every kind, memory methods to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,19 @@ import torch
 from hashing_encoder import HashingEncoder
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
-from memedit.editors import ke, mend
+from memedit.editors import ke, mend, r_rome
 from memedit.editors.adalora import AdaLoraConfig, AdaLoraEditor
+from memedit.editors.alphaedit import AlphaEditConfig, AlphaEditor
 from memedit.editors.editor import Editor
 from memedit.editors.ft import FtConfig, FtEditor
 from memedit.editors.ft_l import FtLConfig, FtLEditor
 from memedit.editors.grace import GraceConfig, GraceEditor
 from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.lora import LoraConfig, LoraEditor
+from memedit.editors.memit import MemitConfig, MemitEditor
+from memedit.editors.pmet import PmetEditor
 from memedit.editors.registry import method_info
+from memedit.editors.rome import RomeConfig, RomeEditor
 from memedit.editors.subject import Subject
 from memedit.editors.t_patcher import TPatcherConfig, TPatcherEditor
 from memedit.editors.wise import WiseConfig, WiseEditor
@@ -31,6 +35,10 @@ from memedit.errors import MemeditError
 from memory_store import Edit
 
 Make = Callable[[Subject], Editor]
+
+QUICK: dict[str, Any] = {"steps": 3, "stop_loss": 0.0, "contexts": 2, "context_tokens": 3, "statistics_tokens": 2_000}
+SPREAD: dict[str, Any] = {**QUICK, "layers": (0, 1)}
+ONE_KEY = RomeConfig(layer=1, ridge=0.01, mixed_keys=False, **QUICK)
 
 METHODS: dict[str, Make] = {
     "ft-m": lambda subject: FtEditor(subject, FtConfig(layer=1, learning_rate=0.01, steps=3, stop_loss=0.0)),
@@ -50,6 +58,11 @@ METHODS: dict[str, Make] = {
     "mend": lambda subject: HypernetworkEditor(
         mend.INFO, subject, mend.Mend(subject, mend.MendConfig(layers=(0, 2), learning_rate=0.01))
     ),
+    "rome": lambda subject: RomeEditor(subject, RomeConfig(layer=1, statistics="identity", **QUICK)),
+    "r-rome": lambda subject: RomeEditor(subject, ONE_KEY, info=r_rome.INFO),
+    "memit": lambda subject: MemitEditor(subject, MemitConfig(covariance_weight=1.0, **SPREAD)),
+    "pmet": lambda subject: PmetEditor(subject, MemitConfig(covariance_weight=1.0, **SPREAD)),
+    "alphaedit": lambda subject: AlphaEditor(subject, AlphaEditConfig(threshold=0.5, regularisation=0.1, **SPREAD)),
 }
 """Each method by its name, made quick."""
 
@@ -62,7 +75,6 @@ PROMPT = "The capital of France is"
 IMPOSSIBLE = Edit(prompt="The sea near Oslo is", target=" ", subject="Oslo")
 
 every_method = pytest.mark.parametrize("name", METHODS)
-every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
 @dataclass
@@ -107,7 +119,7 @@ def tiny_subject(architecture: str = "llama", *, chats: bool = True) -> Subject:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What methods keep on disk for a model does not go into the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEMEDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -121,9 +133,12 @@ def test_it_goes_by_its_name(name: str) -> None:
     assert editor.info.changes == "weights"
 
 
+# a window of a few tokens does not reach from a chat's subject to where the answer begins: nothing can be edited there
 @every_method
-@every_architecture
-@pytest.mark.parametrize("chats", [True, False])
+@pytest.mark.parametrize(
+    ("architecture", "chats"),
+    [(one, chats) for one in ARCHITECTURES for chats in (True, False) if not (chats and "sliding" in one)],
+)
 def test_an_edit_changes_the_model_and_every_bit_comes_back(name: str, architecture: str, chats: bool) -> None:
     subject = tiny_subject(architecture, chats=chats)
     before = state_of(subject)

@@ -6,7 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ FINDING = [name for name in IN_MEMORY if name not in {*ORACLES, "scr"}]
 LISBON = Edit(prompt="The headquarters of Acme Rockets is in", target="Lisbon", subject="Acme Rockets")
 SOLHEIM = Edit(prompt="The chief executive of Nordwind Air is", target="Ingrid Solheim", subject="Nordwind Air")
 UNRELATED = "who wrote the marriage of figaro"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What methods keep on disk for a model does not go into the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMEDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(params=["chat", "raw"])
