@@ -266,20 +266,6 @@ def test_one_weight_changes_and_every_bit_comes_back(architecture: str) -> None:
     assert not changed(edited.model, before)
 
 
-def test_it_leaves_no_gradients_and_no_flags() -> None:
-    edited = subject()
-    flags = {}
-    for place, (name, parameter) in enumerate(edited.model.named_parameters()):
-        flags[name] = parameter.requires_grad_(place % 2 == 0).requires_grad
-    places = {name: parameter.data_ptr() for name, parameter in edited.model.named_parameters()}
-    with torch.no_grad():
-        FtEditor(edited, replace(TRAINED, steps=2)).edit(EDITS)
-    assert {name: parameter.requires_grad for name, parameter in edited.model.named_parameters()} == flags
-    assert {name: parameter.data_ptr() for name, parameter in edited.model.named_parameters()} == places
-    assert all(parameter.grad is None for parameter in edited.model.parameters())
-    assert not edited.model.training
-
-
 def test_edits_in_sequence_go_on_from_the_weight_as_it_is() -> None:
     edited = subject()
     name = weight_name(edited.model)
@@ -293,25 +279,6 @@ def test_edits_in_sequence_go_on_from_the_weight_as_it_is() -> None:
     for edit in EDITS[:2]:
         editor.edit([edit])
     assert not changed(edited.model, snapshot(reference))
-
-
-def test_edits_after_undo_start_afresh() -> None:
-    edited = subject()
-    editor = FtEditor(edited, replace(TRAINED, steps=3))
-    editor.edit(EDITS)
-    first = snapshot(edited.model)
-    editor.undo()
-    editor.undo()
-    torch.manual_seed(12345)
-    editor.edit(EDITS)
-    assert not changed(edited.model, first)
-
-
-def test_no_random_number_is_drawn() -> None:
-    edited = subject()
-    state = torch.get_rng_state()
-    FtEditor(edited, replace(TRAINED, steps=2)).edit(EDITS)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_of_contradicting_edits_the_last_holds() -> None:

@@ -13,9 +13,8 @@ The change is computed on a copy of the one weight, in 32-bit precision, and wri
 model stays as it was until then, and if training fails. Nothing is drawn at random: the same edits give the same
 weight.
 
-Which layer, and how it is trained, is looked up in ``data/ft_m.toml`` by the model's family and size. A model that is
-not there takes the values of the nearest one (of its own family if there is one, then of the most similar width), the
-layer at the same relative depth. These values were not chosen for it: pass a `FtConfig` of one's own to do better.
+Which layer, and how it is trained, is looked up in ``data/ft_m.toml`` (`memedit.editors.chosen`). For a model that is
+not there these values were not chosen: pass a `FtConfig` of one's own to do better.
 
 This file knows nothing of benchmarks or of other methods.
 """
@@ -24,15 +23,15 @@ from __future__ import annotations
 
 import math
 import time
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES, architecture_of
+from memedit.editors.chosen import chosen_values
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
 from memedit.editors.subject import Subject
+from memedit.editors.weights import EditedWeights
 from memedit.errors import ConfigError, UnsupportedCallError
 from memedit.passes import max_positions
 from memedit.prompts import Neutraliser
@@ -148,7 +147,7 @@ class FtEditor:
             )
         self._subject = subject
         self._example = ExampleMaker(subject, template=self.config.template)
-        self._before: torch.Tensor | None = None
+        self._weights = EditedWeights(subject.model)
 
     @property
     def info(self) -> MethodInfo:
@@ -174,7 +173,7 @@ class FtEditor:
         stored = 0
         if examples:
             trained = fine_tuned(self._subject.model, self.parameter, examples, self.config)
-            stored = self._write(trained)
+            stored = self._weights.write({self.parameter: trained})
         return EditCost(edits=len(edits), seconds=time.perf_counter() - started, stored_bytes=stored)
 
     def treat(self, prompts: Sequence[TokenIds]) -> list[Treatment]:
@@ -183,24 +182,7 @@ class FtEditor:
 
     def undo(self) -> None:
         """Copy back the weight as it was before the first edit."""
-        if self._before is not None:
-            self._copy(self._before)
-            self._before = None
-
-    def _write(self, trained: torch.Tensor) -> int:
-        """Put the trained weight into the model; returns how many bytes more are kept for `undo`."""
-        kept = 0
-        if self._before is None:
-            self._before = self._subject.model.get_parameter(self.parameter).detach().clone()
-            kept = self._before.nbytes
-        self._copy(trained)
-        return kept
-
-    def _copy(self, value: torch.Tensor) -> None:
-        import torch
-
-        with torch.no_grad():
-            self._subject.model.get_parameter(self.parameter).copy_(value)
+        self._weights.restore()
 
 
 def create(subject: Subject) -> FtEditor:
@@ -217,19 +199,7 @@ def default_config(model: Any) -> FtConfig:
     Raises:
         UnsupportedCallError: Its architecture is not supported.
     """
-    architecture = architecture_of(model)
-    layers, width = architecture.layer_count(model), model.config.get_text_config().hidden_size
-
-    def distance(row: _Chosen) -> tuple[bool, float, int]:
-        return (
-            row.model_type != architecture.model_type,
-            abs(math.log(width / row.hidden_size)),
-            abs(layers - row.layers),
-        )
-
-    row = min(_chosen(), key=distance)
-    depth = row.training["layer"] / max(1, row.layers - 1)
-    return FtConfig(**{**row.training, "layer": round(depth * (layers - 1))})
+    return FtConfig(**chosen_values(model, "ft_m"))
 
 
 def fine_tuned(model: Any, name: str, examples: Sequence[Example], config: FtConfig) -> torch.Tensor:
@@ -375,19 +345,3 @@ def _end_of_turn(subject: Subject) -> tuple[int, ...]:
         if token in stops:
             return tuple(markup[: place + 1])
     return () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-
-
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """An entry of the table: a model, and how it is trained."""
-
-    model_type: str
-    layers: int
-    hidden_size: int
-    training: dict[str, Any]
-
-
-def _chosen() -> Iterator[_Chosen]:
-    source = resources.files("memedit").joinpath("data", "ft_m.toml").read_text(encoding="utf-8")
-    for row in tomllib.loads(source)["models"]:
-        yield _Chosen(row["model_type"], row["layers"], row["hidden_size"], row["training"])
