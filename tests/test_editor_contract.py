@@ -17,6 +17,7 @@ from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 from memedit.editors.editor import Editor
 from memedit.editors.ft import FtConfig, FtEditor
+from memedit.editors.kn import KnEditor
 from memedit.editors.registry import method_info
 from memedit.editors.subject import Subject
 from memedit.errors import MemeditError
@@ -26,6 +27,7 @@ Make = Callable[[Subject], Editor]
 
 METHODS: dict[str, Make] = {
     "ft-m": lambda subject: FtEditor(subject, FtConfig(layer=1, learning_rate=0.01, steps=3, stop_loss=0.0)),
+    "kn": KnEditor,
 }
 """Each method by its name, made quick."""
 

@@ -43,6 +43,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "scr": "memedit.editors.scr",
         "retrieval": "memedit.editors.retrieval",
         "ft-m": "memedit.editors.ft",
+        "kn": "memedit.editors.kn",
         "serac": "memedit.editors.serac",
         "ice-oracle": "memedit.editors.ice_oracle",
         "ike-oracle": "memedit.editors.ike_oracle",
