@@ -111,7 +111,7 @@ def run(*, samples: int = 10) -> list[Row]:
     ]
     exact: FactTrace | None = None
     for precision in ("float32", "bfloat16"):
-        tracer.config = replace(config, precision=precision)  # type: ignore[arg-type]
+        tracer.config = replace(config, precision=precision)
         started = time.process_time()
         trace = tracer.trace(FACT)
         seconds = time.process_time() - started

@@ -9,10 +9,12 @@ This file knows nothing of figures.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["Lettering", "lettering_for"]
 
@@ -68,11 +70,12 @@ def lettering_for(texts: Iterable[str]) -> Lettering:
     own = FT2Font(font_manager.findfont(_OWN)).get_charmap()
     missing = {one for one in wanted if ord(one) not in own}
     if missing:
+        _add_new_fonts()
         found = sorted(
             font_manager.fontManager.ttflist, key=lambda font: (not _WIDE.search(font.name), font.name, font.weight)
         )
         for font in found:
-            if font.name in families or font.name.startswith(_PLACEHOLDERS):
+            if font.name in families or font.name.startswith(_PLACEHOLDERS) or not Path(font.fname).is_file():
                 continue
             has = FT2Font(font.fname).get_charmap()
             covered = {one for one in missing if ord(one) in has}
@@ -82,3 +85,14 @@ def lettering_for(texts: Iterable[str]) -> Lettering:
             if not missing:
                 break
     return Lettering(families=tuple(families), missing=frozenset(missing))
+
+
+def _add_new_fonts() -> None:
+    """Makes fonts known that were installed after matplotlib last looked."""
+    from matplotlib import font_manager
+
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for file in font_manager.findSystemFonts():
+        if file not in known:
+            with contextlib.suppress(OSError, RuntimeError):  # a damaged font, or one of a kind that cannot be drawn
+                font_manager.fontManager.addfont(file)
