@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 import memedit
-from benchmarks import counterfact, generation, memory
+from benchmarks import counterfact, generation, locating, memory
 from benchmarks.rows import table
 
 
@@ -22,6 +22,7 @@ def main() -> None:
     encoder = memedit.resolve(counterfact.ENCODER)
     console.print(table(memory.run(encoder), title="memory_store"))
     console.print(table(generation.run(), title=f"generation, {generation.EDITS:,} edits in memory"))
+    console.print(table(locating.run(samples=2), title="tracing one fact, 2 noise samples"))
     data = Path(os.environ.get("MEMEDIT_DATA", "../shared/data"))
     if data.is_dir():
         console.print(counterfact.table(counterfact.run(data, governed=200)))

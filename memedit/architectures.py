@@ -8,9 +8,8 @@ that none of them knows a model by name. A path is dotted, from the causal langu
     architecture.parameter_name(3, "mlp_out")     # "model.layers.3.mlp.down_proj.weight"
 
 The projections to queries and values are one or two paths, since some families have them in one matrix with that to
-keys. Not in the table, because no two families agree on it: the norms inside a layer, but for one fact about them: where
-there is one behind the MLP (Gemma 2 and 3, OLMo 2), so that what `mlp_out` writes is not yet what is added to the
-residual stream.
+keys. Of the norms inside a layer, on which no two families agree, the table says one thing: whether there is one behind
+the MLP (Gemma 2 and 3, OLMo 2), so that what `mlp_out` writes is not yet what is added to the residual stream.
 
 This file knows nothing of edits.
 """

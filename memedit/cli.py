@@ -19,6 +19,7 @@ from memedit.commands import (
     chatting,
     editing,
     evaluating,
+    locating,
     methods,
     models,
     reading,
@@ -84,6 +85,7 @@ app.command("chat", rich_help_panel=_ANSWERS)(chatting.chat)
 app.command("explain", rich_help_panel=_ANSWERS)(asking.explain)
 app.command("calibrate", rich_help_panel=_ANSWERS)(calibrating.calibrate)
 app.add_typer(evaluating.app, name="eval", rich_help_panel=_EVALUATION)
+app.add_typer(locating.app, name="locate", rich_help_panel=_EVALUATION)
 app.command("methods", rich_help_panel=_EVALUATION)(methods.methods)
 app.command("tune", rich_help_panel=_EVALUATION)(tuning.tune)
 app.command(

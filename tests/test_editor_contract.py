@@ -23,6 +23,7 @@ from memedit.editors.ft import FtConfig, FtEditor
 from memedit.editors.ft_l import FtLConfig, FtLEditor
 from memedit.editors.grace import GraceConfig, GraceEditor
 from memedit.editors.hypernetwork_editor import HypernetworkEditor
+from memedit.editors.kn import KnEditor
 from memedit.editors.lora import LoraConfig, LoraEditor
 from memedit.editors.memit import MemitConfig, MemitEditor
 from memedit.editors.pmet import PmetEditor
@@ -63,6 +64,7 @@ METHODS: dict[str, Make] = {
     "memit": lambda subject: MemitEditor(subject, MemitConfig(covariance_weight=1.0, **SPREAD)),
     "pmet": lambda subject: PmetEditor(subject, MemitConfig(covariance_weight=1.0, **SPREAD)),
     "alphaedit": lambda subject: AlphaEditor(subject, AlphaEditConfig(threshold=0.5, regularisation=0.1, **SPREAD)),
+    "kn": KnEditor,
 }
 """Each method by its name, made quick."""
 

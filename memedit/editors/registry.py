@@ -57,6 +57,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "memit": "memedit.editors.memit",
         "pmet": "memedit.editors.pmet",
         "alphaedit": "memedit.editors.alphaedit",
+        "kn": "memedit.editors.kn",
         "serac": "memedit.editors.serac",
         "auto": "memedit.editors.auto",
         "ice-oracle": "memedit.editors.ice_oracle",

@@ -6,8 +6,6 @@ security policy admits only its own script and style (by their SHA-256) and no c
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +35,7 @@ from memedit.evaluation.report.numbers import (
 )
 from memedit.evaluation.report.plots import KindPlots, PlotGroup
 from memedit.evaluation.report.records import CaseTexts, RecordChoice, records_of
+from memedit.self_contained import content_policy
 
 __all__ = ["render_page"]
 
@@ -114,7 +113,7 @@ def render_page(report: EvalReport, results: Results, cases: CaseTexts) -> str:
         provenance={name: value for name, value in report.provenance.items() if name != "command"},
         style=style,
         script=script,
-        policy=_policy(style, script),
+        policy=content_policy(style, script),
     )
 
 
@@ -169,18 +168,6 @@ def _command(report: EvalReport) -> str | None:
     import shlex
 
     return shlex.join(str(word) for word in given)
-
-
-def _policy(style: str, script: str) -> str:
-    return (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src {_source(style)}; script-src {_source(script)}"
-    )
-
-
-def _source(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _part(name: str) -> str:
