@@ -45,7 +45,7 @@ _ROW_TOKENS = 128
 _ROWS = 32
 """Rows of one batch."""
 
-_SAVED_EVERY = 8
+_SAVED_EVERY = 2
 """Batches between two saves of what is under way."""
 
 _FORMAT = "1"
