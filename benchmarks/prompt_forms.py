@@ -48,6 +48,12 @@ cloze paraphrases: the fact's turn and the question's turn once 73% and 90%, the
 question's turn twice without the fact's 77% and 93%; the labelled lines inside the user's turn
 10% on the paraphrased questions (60% in the first sentence).
 These samples are small: differences of five points or less say nothing.
+
+With ``--held-out N`` the questions are made of what training holds out (CounterFact's training split, the relations and
+their facts), in a conversation, ``N`` of each kind: also yes/no, reversed and chained questions, other names, and near
+misses about the same subject or relation. With each form its answers are also read as the router would let them be: the
+question is repeated only from some similarity to the edit on (``alike``), and the table has a line for each limit. With
+``--demonstrations 0 1 2 ...`` the labelled fact follows so many of the project's demonstrations, the nearest ones.
 """
 
 from __future__ import annotations
@@ -58,12 +64,13 @@ import random
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from classifiers import SentenceEncoder, TextEncoder
 from memedit.chat_format import ChatFormat
-from memedit.demonstrations import default_demonstrations
+from memedit.demonstrations import Demonstration, DemonstrationSet, default_demonstrations
 from memedit.prompts import (
     CHAT_FORM,
     IKE_FORM,
@@ -75,6 +82,7 @@ from memedit.prompts import (
 )
 from memedit.pulling import resolve
 from memedit.queries import question_query
+from memory_store import Edit
 
 NEW_TOKENS = 16
 BATCH = 32
@@ -85,13 +93,28 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n")
 
 @dataclass(frozen=True)
 class Probe:
-    """One prompt with the edit that is handed over."""
+    """One prompt with the edit that is handed over.
+
+    Attributes:
+        text: The prompt.
+        prompt: The edit's.
+        target: The edit's.
+        subject: The edit's.
+        aliases: The edit's.
+        answer: What is to be said, where that is not the target.
+    """
 
     text: str
     prompt: str
     target: str
     subject: str
     aliases: tuple[str, ...] = ()
+    answer: str | None = None
+
+    @property
+    def wanted(self) -> str:
+        """What is to be said."""
+        return self.target if self.answer is None else self.answer
 
 
 @dataclass(frozen=True)
@@ -125,28 +148,72 @@ def settings(data: Path, records: int, seed: int) -> list[Setting]:
     ]
 
 
+IN_SCOPE = ("edit", "paraphrase", "other form", "other name", "yes", "no", "reversed", "chain")
+NEAR = ("same subject", "same relation")
+
+
+def held_out(data: Path, records: int) -> list[tuple[str, Probe]]:
+    """Questions made of what training holds out, so many of each kind, and the kind of each."""
+    from training.answers import ExampleMaker
+    from training.material import gather
+    from training.wording import asked
+
+    _, material, _ = gather(data)
+    maker = ExampleMaker(material, answers=(), seed=11)
+    found: dict[str, list[Probe]] = {kind: [] for kind in (*IN_SCOPE, *NEAR)}
+    number = 0
+    while any(len(found[kind]) < records for kind in IN_SCOPE):
+        example, number = maker.example(number), number + 1
+        probes = found.get(example.kind, [])
+        if example.conversational and example.kind in IN_SCOPE and len(probes) < records:
+            shown = example.facts[0]
+            answer = example.answer.split(".")[0] if example.kind in ("yes", "no") else example.answer.rstrip(".")
+            probes.append(Probe(example.query, shown.prompt, shown.target, shown.subject or "", shown.aliases, answer))
+    rng = random.Random(11)
+    related = [fact for fact in material.facts if fact.relation in material.bank.relations]
+    for fact in rng.sample(related, min(records, len(related))):
+        relation = material.bank.relations[fact.relation or ""]
+        about = material.bank.about(relation.subject)
+        others = [one for one in about if not material.bank.overlapping(one.name, relation.name)]
+        if others:
+            other = asked(rng.choice(others), fact.subject, rng)
+            found["same subject"].append(Probe(other, fact.prompt, fact.target, fact.subject))
+    beside = [fact for fact in material.facts if fact.source == "counterfact" and fact.neighbours]
+    for fact in rng.sample(beside, min(records, len(beside))):
+        found["same relation"].append(Probe(rng.choice(fact.neighbours), fact.prompt, fact.target, fact.subject))
+    return [(kind, probe) for kind, probes in found.items() for probe in probes]
+
+
 class Bench:
     """A model and what is needed to put forms before its prompts."""
 
-    def __init__(self, folder: Path) -> None:
-        import torch
+    def __init__(self, folder: Path, *, dtype: str = "float32") -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         self.neutral = Neutraliser.for_tokenizer(self.tokenizer)
         self.chat_format = ChatFormat.from_tokenizer(self.tokenizer)
 
-    def row(self, probe: Probe, form: InContextForm | None, *, chat: bool) -> tuple[list[int], int]:
+    def row(
+        self,
+        probe: Probe,
+        form: InContextForm | None,
+        *,
+        chat: bool,
+        demonstrations: Sequence[Demonstration] | None = None,
+    ) -> tuple[list[int], int]:
         """Token ids of the prompt with its context, and how many of them are context."""
+        if demonstrations is None:
+            demonstrations = default_demonstrations()[: form.demonstrations if form else 0]
         if chat:
-            return self._templated_row(probe, form)
+            return self._templated_row(probe, form, demonstrations)
         segments = (
             form.raw_context(
                 (probe,),
                 question=question_query(probe.text).text,
                 neutral=self.neutral,
-                demonstrations=default_demonstrations()[: form.demonstrations],
+                demonstrations=demonstrations,
             )
             if form
             else ()
@@ -154,7 +221,9 @@ class Bench:
         context = context_ids(segments, self.tokenizer)
         return context + self._own_ids(probe.text), len(context)
 
-    def _templated_row(self, probe: Probe, form: InContextForm | None) -> tuple[list[int], int]:
+    def _templated_row(
+        self, probe: Probe, form: InContextForm | None, demonstrations: Sequence[Demonstration]
+    ) -> tuple[list[int], int]:
         templated = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": probe.text}], tokenize=False, add_generation_prompt=True
         )
@@ -167,7 +236,7 @@ class Bench:
                 question=probe.text,
                 neutral=self.neutral,
                 chat_format=self.chat_format,
-                demonstrations=default_demonstrations()[: form.demonstrations],
+                demonstrations=demonstrations,
             )
             if form
             else ()
@@ -225,6 +294,76 @@ def _forms(chat: bool) -> list[InContextForm | None]:
     return [None, PLAIN_FORM, IKE_FORM, CHAT_FORM if chat else RAW_FORM]
 
 
+LABELLED = replace(CHAT_FORM, name="labelled", repetitions=0)
+"""The fact in a labelled line, the question not repeated."""
+
+LIMITS = (0.0, 0.6, 0.7, 0.75, 0.81, 0.85, 0.9, 1.01)
+"""Similarities from which on the question may be repeated; from 0 on always, from 1.01 on never."""
+
+
+def compare_limits(bench: Bench, encoder: TextEncoder, probes: Sequence[tuple[str, Probe]]) -> list[dict[str, Any]]:
+    """What is said to each probe with the question repeated, with the labelled fact and with the bare fact."""
+    records: list[dict[str, Any]] = [
+        {"kind": kind, "similarity": likeness(encoder, probe), **vars(probe), "wanted": probe.wanted}
+        for kind, probe in probes
+    ]
+    for form in (CHAT_FORM, LABELLED, PLAIN_FORM):
+        made = [bench.row(probe, form, chat=True) for _, probe in probes]
+        texts = bench.continuations([ids for ids, _ in made], ())
+        for record, text, (_, length) in zip(records, texts, made, strict=True):
+            record[form.name], record[f"{form.name} tokens"] = text, length
+    return records
+
+
+def likeness(encoder: TextEncoder, probe: Probe) -> float:
+    """The cosine by which a router would find the probe's edit."""
+    edit = Edit(prompt=probe.prompt, target=probe.target, subject=probe.subject, aliases=probe.aliases)
+    windows = encoder.encode(list(question_query(probe.text).windows))
+    return float((windows @ encoder.encode([one.text for one in edit.texts()]).T).max())
+
+
+def print_limits(records: Sequence[dict[str, Any]]) -> None:
+    """For each kind and limit the share answered rightly, or of near misses the share not answered with the target."""
+    print(f"{'kind':15} {'n':>3} {'like':>5} {'otherwise':9}", *(f"{limit:>6.2f}" for limit in LIMITS))
+    for kind in dict.fromkeys(record["kind"] for record in records):
+        some = [record for record in records if record["kind"] == kind]
+        near = sum(record["similarity"] for record in some) / len(some)
+        for other in (LABELLED.name, PLAIN_FORM.name):
+            shares = [
+                sum(_good(record, CHAT_FORM.name if record["similarity"] >= limit else other) for record in some)
+                for limit in LIMITS
+            ]
+            cells = (f"{share / len(some):>6.1%}" for share in shares)
+            print(f"{kind:15} {len(some):>3} {near:>5.2f} {other:9}", *cells)
+
+
+def _good(record: dict[str, Any], form: str) -> bool:
+    if record["kind"] in NEAR:
+        return not holds(record[form], record["target"])
+    return begins_with(record[form], record["wanted"])
+
+
+def compare_demonstrations(
+    bench: Bench, encoder: TextEncoder, probes: Sequence[tuple[str, Probe]], counts: Sequence[int]
+) -> None:
+    """Prints what so many of the nearest demonstrations before the labelled fact make of each kind."""
+    shown = DemonstrationSet(default_demonstrations(), encoder=encoder)
+    kinds = list(dict.fromkeys(kind for kind, _ in probes))
+    print(f"{'count':>5} {'tokens':>7}", *(f"{kind:>13}" for kind in kinds), flush=True)
+    for count in counts:
+        made = [
+            bench.row(probe, LABELLED, chat=True, demonstrations=tuple(reversed(shown.nearest(probe.text, count))))
+            for _, probe in probes
+        ]
+        texts = bench.continuations([ids for ids, _ in made], ())
+        good: dict[str, list[bool]] = {kind: [] for kind in kinds}
+        for (kind, probe), text in zip(probes, texts, strict=True):
+            record = {"kind": kind, "target": probe.target, "wanted": probe.wanted, "text": text}
+            good[kind].append(_good(record, "text"))
+        tokens = sum(length for _, length in made) / len(made)
+        print(f"{count:>5} {tokens:>7.1f}", *(f"{sum(one) / len(one):>13.1%}" for one in good.values()), flush=True)
+
+
 def main() -> None:
     """Print the table; with ``--failures``, the continuations that missed the target too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -235,8 +374,26 @@ def main() -> None:
     parser.add_argument("--forms", nargs="*", help="only these, by name; 'base' is the model without context")
     parser.add_argument("--sets", nargs="*", help="only prompt sets of these names")
     parser.add_argument("--failures", action="store_true")
+    parser.add_argument("--held-out", type=int, help="instead: so many questions of each kind that training holds out")
+    parser.add_argument("--demonstrations", type=int, nargs="*", help="with --held-out: counts to compare")
+    parser.add_argument("--kinds", nargs="*", help="with --held-out: only these kinds")
+    parser.add_argument("--json", type=Path, help="with --held-out: where what was said is written")
+    parser.add_argument("--dtype", default="float32", help="the model's precision")
     arguments = parser.parse_args()
-    bench = Bench(resolve(arguments.model))
+    bench = Bench(resolve(arguments.model), dtype=arguments.dtype)
+    if arguments.held_out:
+        encoder = SentenceEncoder(resolve("all-minilm-l6-v2"))
+        probes = [
+            one for one in held_out(arguments.data, arguments.held_out) if one[0] in (arguments.kinds or (one[0],))
+        ]
+        if arguments.demonstrations:
+            compare_demonstrations(bench, encoder, probes, arguments.demonstrations)
+            return
+        records = compare_limits(bench, encoder, probes)
+        print_limits(records)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(records, indent=1))
+        return
     print(f"{'prompts':22} {'form':14} {'start':>6} {'sentence':>9} {'tokens':>7} {'time':>6}", flush=True)
     for setting in settings(arguments.data, arguments.records, arguments.seed):
         if arguments.sets and setting.name not in arguments.sets:

@@ -2,10 +2,11 @@
 
     python -m benchmarks.scope --data ../shared/data [--scope FOLDER|shipped|similarity] [--failures failures.jsonl]
 
-In scope "right" means that the right edit fired: the probe's own, or one that puts the very same prompt. Out of
-scope "own" means that the case's own edit fired and "any" that some edit did: several edits may be about one subject,
-and a question of one case may rightly be governed by another's edit. CounterFact has 8,000 edits of its training split
-beside its own; the ordinary questions are those that are not trained on, asked of that memory.
+In scope "right" means that the right edit fired: the probe's own, one that puts the very same prompt, or, in
+CounterFact, one about the same subject and relation in other words. Out of scope "own" means that the case's own edit
+fired, "any" that some edit did and "elsewhere" that this edit's subject is not named in the probe: several edits may be
+about one subject, and a question of one case may rightly be governed by another's edit. CounterFact has 8,000 edits of
+its training split beside its own; the ordinary questions are those that are not trained on, asked of that memory.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from memedit.evaluation.cases import EvalCase, Probe, Turn, folded
 from memedit.evaluation.datasets.registry import load_cases
 from memedit.routing import Decision, Router
 from memory_store import Edit, EditMemory
-from training.facts import for_training
+from training.facts import counterfact_relations, for_training
 
 ENCODER = "all-minilm-l6-v2"
 SETS = (
@@ -66,6 +67,12 @@ class Asked:
         """The id of the edit that fired."""
         return self.decision.edits[0].id if self.decision.governed else None
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the edit that fired is about something that the probe does not name."""
+        subject = self.decision.edits[0].subject if self.decision.governed else None
+        return subject is not None and folded(subject) not in folded(self.probe.prompt.text)
+
 
 def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, limit: int | None) -> Iterator[Asked]:
     """Routes every probe of some cases.
@@ -76,6 +83,14 @@ def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, li
         ids: Folded prompt of each edit in memory to its id.
         limit: Most probes.
     """
+    relations = counterfact_relations()
+    facts: dict[tuple[str, str], set[str]] = {}
+    known: dict[str, tuple[str, str]] = {}
+    for edit in router.memory.iterate():
+        relation = relations.get(edit.prompt.replace(edit.subject or "", "{}"))
+        if edit.subject and relation:
+            known[edit.id] = (folded(edit.subject), relation)
+            facts.setdefault(known[edit.id], set()).add(edit.id)
     waiting: list[tuple[EvalCase, Probe]] = [(case, probe) for case in cases for probe in case.probes]
     if limit is not None:
         waiting = waiting[:limit]
@@ -91,7 +106,9 @@ def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, li
             own = [ids[folded(edit.prompt)] for edit in case.edits]
             rightful = [own[probe.of_edit]] if probe.of_edit is not None else own if probe.in_scope else []
             exact = ids.get(folded(probe.prompt.text))
-            yield Asked(case, probe, frozenset(own), frozenset({*rightful, *([exact] if exact else [])}), decision)
+            asking = {*rightful, *([exact] if exact else [])}
+            same = (facts[known[one]] for one in asking if one in known)
+            yield Asked(case, probe, frozenset(own), frozenset(asking.union(*same)), decision)
 
 
 def filled(
@@ -135,6 +152,7 @@ def measured(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
             wrong = [one for one in some if one.fired is not None and one.fired not in one.rightful]
             figures["own fires"] = sum(one.fired in one.own for one in wrong) / number
             figures["any fires"] = len(wrong) / number
+            figures["elsewhere"] = sum(one.elsewhere for one in wrong) / number
         found[kind] = figures
     return found
 
@@ -199,7 +217,18 @@ def main() -> None:
     encoder = SentenceEncoder(folder)
     scope = chosen_scope(arguments.scope, folder)
     console = Console(width=140)
-    table = Table("set", "probe", "probes", "right", "wrong edit", "among candidates", "read", "own fires", "any fires")
+    table = Table(
+        "set",
+        "probe",
+        "probes",
+        "right",
+        "wrong edit",
+        "among candidates",
+        "read",
+        "own fires",
+        "any fires",
+        "elsewhere",
+    )
     every: dict[str, Any] = {}
     wrong: list[dict[str, Any]] = []
     every_probe: list[dict[str, Any]] = []
@@ -234,7 +263,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(every, indent=1))
 
 
-table_columns = ("right", "wrong edit", "among candidates", "read", "own fires", "any fires")
+table_columns = ("right", "wrong edit", "among candidates", "read", "own fires", "any fires", "elsewhere")
 
 if __name__ == "__main__":
     main()

@@ -7,9 +7,9 @@ that none of them knows a model by name. A path is dotted, from the causal langu
     architecture = architecture_of(model)
     architecture.parameter_name(3, "mlp_out")     # "model.layers.3.mlp.down_proj.weight"
 
-Not in the table, because no two families agree on it: the projections to queries, keys and values (in one matrix or in
-three), and the norms inside a layer. Gemma 2 and 3 and OLMo 2 have one behind the MLP, so that what `mlp_out` writes is
-not yet what is added to the residual stream.
+The projections to queries and values are one or two paths, since some families have them in one matrix with that to
+keys. Of the norms inside a layer, on which no two families agree, the table says one thing: whether there is one behind
+the MLP (Gemma 2 and 3, OLMo 2), so that what `mlp_out` writes is not yet what is added to the residual stream.
 
 This file knows nothing of edits.
 """
@@ -45,12 +45,15 @@ class Architecture:
         unembedding: The projection to the vocabulary; in some models its weight is that of the embeddings.
         attention: The attention module.
         attention_out: Its output projection.
+        queries_and_values: Its projections to queries and to values, or the one that holds both.
         mlp: The MLP module.
         mlp_up: The MLP's first projection, without the gate's where there is one.
         mlp_gate: The projection whose activation gates the first one; None in an MLP without gate.
         mlp_out: The MLP's last projection, in the terms of Meng et al. 2022 the one that maps keys to values.
         transposed: Whether a projection inside a layer keeps its weight as ``[input, output]`` (GPT-2's ``Conv1D``)
             instead of ``[output, input]``.
+        norm_behind_mlp: Whether there is a norm behind the MLP, so that what ``mlp_out`` writes is not yet what is
+            added to the residual stream.
     """
 
     model_type: str
@@ -61,11 +64,13 @@ class Architecture:
     unembedding: str = "lm_head"
     attention: str = "self_attn"
     attention_out: str = "self_attn.o_proj"
+    queries_and_values: tuple[str, ...] = ("self_attn.q_proj", "self_attn.v_proj")
     mlp: str = "mlp"
     mlp_up: str = "mlp.up_proj"
     mlp_gate: str | None = "mlp.gate_proj"
     mlp_out: str = "mlp.down_proj"
     transposed: bool = False
+    norm_behind_mlp: bool = False
 
     def layer_count(self, model: Any) -> int:
         """How many layers a model of the family has.
@@ -121,6 +126,7 @@ _FAMILIES = (
         final_norm="transformer.ln_f",
         attention="attn",
         attention_out="attn.c_proj",
+        queries_and_values=("attn.c_attn",),
         mlp_up="mlp.c_fc",
         mlp_gate=None,
         mlp_out="mlp.c_proj",
@@ -134,6 +140,7 @@ _FAMILIES = (
         final_norm="transformer.ln_f",
         attention="attn",
         attention_out="attn.out_proj",
+        queries_and_values=("attn.q_proj", "attn.v_proj"),
         mlp_up="mlp.fc_in",
         mlp_gate=None,
         mlp_out="mlp.fc_out",
@@ -146,6 +153,7 @@ _FAMILIES = (
         final_norm="gpt_neox.final_layer_norm",
         attention="attention",
         attention_out="attention.dense",
+        queries_and_values=("attention.query_key_value",),
         mlp_up="mlp.dense_h_to_4h",
         mlp_gate=None,
         mlp_out="mlp.dense_4h_to_h",
@@ -163,15 +171,16 @@ _FAMILIES = (
     Architecture(model_type="mistral", title="Mistral"),
     Architecture(model_type="qwen2", title="Qwen2"),
     Architecture(model_type="qwen3", title="Qwen3"),
-    Architecture(model_type="olmo2", title="OLMo 2"),
-    Architecture(model_type="gemma2", title="Gemma 2"),
-    Architecture(model_type="gemma3_text", title="Gemma 3"),
+    Architecture(model_type="olmo2", title="OLMo 2", norm_behind_mlp=True),
+    Architecture(model_type="gemma2", title="Gemma 2", norm_behind_mlp=True),
+    Architecture(model_type="gemma3_text", title="Gemma 3", norm_behind_mlp=True),
     Architecture(
         model_type="gemma3",
         title="Gemma 3 with vision",
         embeddings="model.language_model.embed_tokens",
         layers="model.language_model.layers",
         final_norm="model.language_model.norm",
+        norm_behind_mlp=True,
     ),
 )
 

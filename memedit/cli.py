@@ -25,6 +25,7 @@ from memedit.commands import (
     reading,
     scoring,
     transfer,
+    tuning,
     upkeep,
 )
 from memedit.commands.exits import EXIT_CODES_HELP
@@ -86,6 +87,7 @@ app.command("calibrate", rich_help_panel=_ANSWERS)(calibrating.calibrate)
 app.add_typer(evaluating.app, name="eval", rich_help_panel=_EVALUATION)
 app.add_typer(locating.app, name="locate", rich_help_panel=_EVALUATION)
 app.command("methods", rich_help_panel=_EVALUATION)(methods.methods)
+app.command("tune", rich_help_panel=_EVALUATION)(tuning.tune)
 app.command(
     "lm-eval",
     rich_help_panel=_EVALUATION,

@@ -1,8 +1,10 @@
 """The main job in one run: ``python -m memedit.demo``, or ``make demo``.
 
 Loads the default models, asks the untouched model, adds a dozen facts while it runs, and asks paraphrases, near misses
-and unrelated questions in one mixed batch; removes an edit; then starts a second process that opens the same memory
-from disk and asks again. What comes out is shown as it is: an answer that is wrong is marked wrong.
+and unrelated questions in one mixed batch: the trained scope classifier decides, the trained counterfactual model
+answers. Shows which of the near misses similarity alone would have taken for a fact; removes an edit; then starts a
+second process that opens the same memory from disk and asks again. What comes out is shown as it is: an answer that is
+wrong is marked wrong.
 """
 
 from __future__ import annotations
@@ -117,6 +119,18 @@ def ask_all(model: EditedModel, probes: Sequence[tuple[Kind, str, str | None]]) 
     return outcomes
 
 
+def taken_by_similarity(model: EditedModel, outcomes: Sequence[Outcome]) -> list[tuple[Outcome, float]]:
+    """Prompts that an edit does not govern and that the untrained baseline takes for one it does, with the cosine."""
+    from classifiers import SimilarityScope
+
+    trained, model.router.scope = model.router.scope, SimilarityScope()
+    try:
+        decided = [(outcome, model.decide(outcome.prompt)) for outcome in outcomes if outcome.expected is None]
+    finally:
+        model.router.scope = trained
+    return [(outcome, decision.candidates[0].similarity) for outcome, decision in decided if decision.governed]
+
+
 def outcome_table(title: str, outcomes: Sequence[Outcome]) -> Table:
     """A table of probes, as a person reads it."""
     from rich.table import Table
@@ -147,7 +161,7 @@ def first_run(console: Console, path: Path) -> None:
     import memedit
 
     started = time.perf_counter()
-    model = memedit.load(MODEL, memory=path)
+    model = memedit.load(MODEL, memory=path, mode="serac")
     console.print(f"loaded {MODEL} in {time.perf_counter() - started:.1f} s; the memory is {path}")
 
     started = time.perf_counter()
@@ -163,6 +177,12 @@ def first_run(console: Console, path: Path) -> None:
     right = sum(outcome.verdict.startswith("right") for outcome in outcomes)
     console.print(f"{right} of {len(outcomes)} right; what is wrong above is shown as it came out")
 
+    for outcome, similarity in taken_by_similarity(model, outcomes):
+        console.print(
+            f"by similarity alone ({similarity:.2f}), {outcome.prompt!r} would have been answered by an edit; the "
+            f"trained classifier gives it {outcome.probability:.2f}"
+        )
+
     console.print("\nwhy the first one was answered as it was:")
     console.print(str(model.explain(PROBES[0][1])), markup=False, highlight=False)
 
@@ -175,7 +195,7 @@ def second_run(path: Path) -> list[Outcome]:
     """What a new process finds: the removed fact is gone, the others are in force."""
     import memedit
 
-    model = memedit.load(MODEL, memory=path)
+    model = memedit.load(MODEL, memory=path, mode="serac")
     try:
         return ask_all(model, (("removed", PROBES[REMOVED][1], None), *PROBES[1:3]))
     finally:

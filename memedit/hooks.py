@@ -1,19 +1,20 @@
-"""Temporary changes of a model that leave no trace.
+"""Changes of a model that leave no trace once they are taken back.
 
 Adding a delta to a weight and subtracting it again does not restore the weight: floating-point addition rounds. So what
-is changed here is cloned before and copied back after, in one ``with`` block, whatever happens inside.
+is changed here is cloned before and copied back after, in one ``with`` block, whatever happens inside (`restored`).
+What is put beside a module (`Attachment`) changes no weight at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["restored"]
+__all__ = ["Attachment", "restored"]
 
 
 @contextmanager
@@ -42,3 +43,41 @@ def restored(module: torch.nn.Module, names: Iterable[str] | None = None) -> Ite
         with torch.no_grad():
             for name, value in before.items():
                 state[name].copy_(value)
+
+
+class Attachment:
+    """A module put beside one of a model's own: it is given what that one reads and gives out, and gives out instead.
+
+    It is a submodule of its host, so that it is copied, moved and saved with the model, and its buffers stand in the
+    model's ``state_dict``.
+
+    Args:
+        model: The model.
+        path: The host's path.
+        name: What the addition is called in the host.
+        addition: Called with the host's first input and its output.
+
+    Raises:
+        ValueError: The host has something of that name.
+    """
+
+    def __init__(self, model: torch.nn.Module, path: str, name: str, addition: torch.nn.Module) -> None:
+        host = model.get_submodule(path)
+        if hasattr(host, name):
+            raise ValueError(f"{path} has a '{name}' already; undo the method that put it there first")
+
+        def instead(module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+            return getattr(module, name)(inputs[0], output)
+
+        self._host, self._name = host, name
+        host.add_module(name, addition)
+        self._handle = host.register_forward_hook(instead)
+
+    def exchange(self, addition: torch.nn.Module) -> None:
+        """Put another module in the addition's place."""
+        self._host.add_module(self._name, addition)
+
+    def remove(self) -> None:
+        """Leave the host as it was."""
+        self._handle.remove()
+        delattr(self._host, self._name)

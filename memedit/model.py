@@ -28,10 +28,12 @@ from memedit.responders import Responder
 from memedit.routing import Decision, Router, RoutingTimings
 from memedit.rows import PromptReader, RowPrompt
 from memory_store import AddManyReport, Edit, EditMemory
+from memory_store.records import checked, drafted
 
 if TYPE_CHECKING:
     import torch
 
+    from memedit.expansion import Expansion
     from memedit.streaming import TextStream
 
 
@@ -186,21 +188,51 @@ class EditedModel:
 
     # -- edits -----------------------------------------------------------------------------------------------------
 
-    def add(self, prompt: str | Edit, target: str | None = None, **fields: Any) -> Edit:
+    def add(self, prompt: str | Edit, target: str | None = None, *, expand: bool = False, **fields: Any) -> Edit:
         """Add a fact; it governs from the next prompt on, and survives a restart.
 
         Args:
             prompt: The words that the target continues, or the question that it answers; or a whole edit.
             target: What the model is to say; None where a whole edit is given.
+            expand: Have the base model propose other names of the subject and other wordings of the prompt, and store
+                those that pass the checks of :meth:`expand` with the edit. The edit that is returned shows them.
             **fields: ``subject``, ``aliases``, ``paraphrases``, ``source``, ``author``, ``expires_at``, ``metadata``,
                 ``namespace``, and ``on_conflict``, as :meth:`memory_store.EditMemory.add` takes them.
 
         Returns:
             The edit as stored, with its id.
         """
+        if expand:
+            policy = {"on_conflict": fields.pop("on_conflict", None)}
+            draft = drafted(prompt, target, fields)
+            return self.add(self.expand(draft).expanded, **policy)
         if isinstance(prompt, Edit):
             return self.memory.add(self._placed(prompt), target, **fields).edit
         return self.memory.add(prompt, target, **{"namespace": self.namespace, **fields}).edit
+
+    def expand(self, edit: Edit) -> Expansion:
+        """What the base model proposes as other names of an edit's subject and other wordings of its prompt.
+
+        Nothing is stored: ``expansion.expanded`` is the edit with what was taken. Small models propose much nonsense;
+        what fails a check is in ``expansion.refused``, with the reason.
+
+        Args:
+            edit: A draft, or an edit of the memory.
+        """
+        from memedit.expansion import Proposer, expand
+        from memedit.prompts import Neutraliser
+
+        placed = checked(self._placed(edit))
+        (expansion,) = expand(
+            [placed],
+            Proposer(self.unedited, self.tokenizer),
+            memory=self.memory,
+            encoder=self.router.encoder,
+            scope=self.router.scope,
+            namespaces=(placed.namespace,),
+            neutral=Neutraliser.for_tokenizer(self.tokenizer),
+        )
+        return expansion
 
     def add_many(self, edits: Iterable[Edit], **options: Any) -> AddManyReport:
         """Add facts in bulk; see :meth:`memory_store.EditMemory.add_many`.

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["logits_of", "max_positions", "pad_left", "positions", "takes"]
+__all__ = ["inputs_of", "logits_of", "max_positions", "pad_left", "positions", "takes"]
 
 
 def pad_left(
@@ -52,7 +53,13 @@ def takes(model: Any, argument: str) -> bool:
 
 
 def logits_of(
-    model: Any, rows: Sequence[Sequence[int]], *, keep: int | None = None, pad: int = 0, **options: Any
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    *,
+    keep: int | None = None,
+    pad: int = 0,
+    parameters: dict[str, torch.Tensor] | None = None,
+    **options: Any,
 ) -> torch.Tensor:
     """What a model makes of some rows, in one pass.
 
@@ -61,6 +68,7 @@ def logits_of(
         rows: Token ids, at least one row.
         keep: At how many places, counted from the end, logits are wanted; None for all.
         pad: The id that stands before the shorter rows.
+        parameters: Values in place of the model's own parameters, by name.
         **options: Passed on to the model.
 
     Returns:
@@ -71,8 +79,43 @@ def logits_of(
         options["position_ids"] = positions(mask)
     if keep is not None and takes(model, "logits_to_keep"):
         options["logits_to_keep"] = keep
-    logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits
+    call = model if parameters is None else partial(_with_parameters, model, parameters)
+    logits: torch.Tensor = call(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits
     return logits if keep is None else logits[:, -keep:]
+
+
+def _with_parameters(model: Any, parameters: dict[str, torch.Tensor], **inputs: Any) -> Any:
+    from torch.func import functional_call
+
+    return functional_call(model, parameters, kwargs=inputs)
+
+
+def inputs_of(model: Any, path: str, rows: Sequence[Sequence[int]], *, pad: int = 0) -> list[torch.Tensor]:
+    """What one of a model's modules reads at each token of some rows, in one pass, without gradients.
+
+    Args:
+        model: The model.
+        path: The module's path in it.
+        rows: Token ids, at least one row.
+        pad: The id that stands before the shorter rows.
+
+    Returns:
+        For each row the module's first input at the row's own tokens, ``[tokens, width]``.
+    """
+    import torch
+
+    read: list[torch.Tensor] = []
+
+    def record(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        read.append(inputs[0].detach())
+
+    handle = model.get_submodule(path).register_forward_pre_hook(record)
+    try:
+        with torch.no_grad():
+            logits_of(model, rows, keep=1, pad=pad)
+    finally:
+        handle.remove()
+    return [one[-len(row) :] for one, row in zip(read[-1], rows, strict=True)]
 
 
 def max_positions(model: Any) -> int | None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from memedit.chat_format import ChatFormat
 from memedit.demonstrations import Demonstration
+from memedit.queries import question_query
 from memory_store.records import MAX_TEXT_CHARACTERS
 
 __all__ = [
@@ -49,6 +50,14 @@ _VERB_FIRST = re.compile(
     r"\s*(?:is|are|am|was|were|do|does|did|has|have|had|can|could|will|would|shall|should|may|might|must)(?:n['’]t)?\b",
     re.IGNORECASE,
 )
+
+_POLITE = re.compile(
+    r"\s*(?:(?:do|would) you (?:happen to )?know"
+    r"|(?:can|could|would|will) you (?:please |kindly )?(?:tell|say|name|give|remind|inform|help|explain)"
+    r"|(?:may|might|can|could) i (?:please )?(?:ask|know|have))\b(?!.*\b(?:if|whether)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Openings that ask with a verb first, and not for yes or no; unless they go on to ask whether."""
 
 
 class Fact(Protocol):
@@ -242,14 +251,20 @@ def asks_yes_or_no(question: str, target: str) -> bool:
     """Whether a question's answer can hardly be the target: it names the target itself, or opens with an English verb.
 
     Args:
-        question: What is asked.
+        question: What is asked, perhaps behind other sentences: the last one counts.
         target: The fact's answer.
 
     Returns:
         True for "Is Acme based in Lisbon?" and "Was it founded in Rome?"; the second kind is known in English alone.
+        "Can you tell me where Acme is based?" asks for no yes or no.
     """
-    names_target = bool(target.strip()) and target.strip().casefold() in question.casefold()
-    return question.rstrip().endswith(("?", "？")) and (names_target or _VERB_FIRST.match(question) is not None)
+    if not question.rstrip().endswith(("?", "？")):
+        return False
+    if target.strip() and target.strip().casefold() in question.casefold():
+        return True
+    whole = " ".join(question.split())
+    asked = min((text for text in question_query(question).windows if whole.endswith(text)), key=len, default=whole)
+    return _VERB_FIRST.match(asked) is not None and _POLITE.match(asked) is None
 
 
 def context_ids(segments: Iterable[Segment], tokenizer: Any) -> list[int]:

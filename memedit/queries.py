@@ -96,9 +96,9 @@ def question_query(text: str) -> Query:
     last = sentences[-1]
     if _FORM.search(text):
         return _query([last])
-    windows = [last]
-    if len(sentences) > 1 and is_elliptical(last):
-        windows.insert(0, f"{sentences[-2]} {last}")
+    # alone, a sentence that leans on another is like every fact that is worded so ("It is located in")
+    leans = len(sentences) > 1 and is_elliptical(last)
+    windows = [f"{sentences[-2]} {last}" if leans else last]
     whole = " ".join(sentences)
     if _words(whole) <= MAX_WINDOW_WORDS:
         windows.append(whole)
@@ -127,7 +127,7 @@ def conversation_query(turns: Sequence[Utterance]) -> Query:
     question = question_query(spoken[asked].content)
     if not is_elliptical(question.text) or len(_sentences(spoken[asked].content)) > 1:
         return question
-    windows = list(question.windows)
+    windows: list[str] = []
     earlier = spoken[:asked]
     last_answer = next((turn.content for turn in reversed(earlier) if turn.role == "assistant"), None)
     last_question = next(
@@ -145,7 +145,7 @@ def conversation_query(turns: Sequence[Utterance]) -> Query:
         names = _names(_sentences(last_answer)[0])
         if names:
             windows.append(f"{names} {question.text}")
-    return _query(windows)
+    return Query(text=question.text, windows=tuple(dict.fromkeys(windows)) or question.windows)
 
 
 def is_elliptical(sentence: str) -> bool:

@@ -513,6 +513,27 @@ class MemoryStats:
     settings: Mapping[str, Mapping[str, JSON]]
 
 
+def drafted(edit: Edit | str, target: str | None, fields: Mapping[str, Any]) -> Edit:
+    """Returns the draft that ``add`` is given: an edit, or a prompt and its target, with further fields laid over.
+
+    Args:
+        edit: A draft, or a prompt.
+        target: What follows the prompt, if ``edit`` is one.
+        fields: Further fields of ``Edit``.
+
+    Raises:
+        InvalidArgumentError: Both an edit and a target are given.
+        InvalidEditError: A prompt has no target, or there is no such field.
+    """
+    if isinstance(edit, Edit):
+        if target is not None:
+            raise InvalidArgumentError("Give either an Edit or a prompt and a target, not both.")
+        return edit.changed(**fields)
+    if target is None:
+        raise InvalidEditError("The edit has no target; give add(prompt, target) or add(Edit(...)).")
+    return Edit(prompt=edit, target=target).changed(**fields)
+
+
 def check_policy(policy: str) -> ConflictPolicy:
     """Returns a conflict policy by its name.
 

@@ -56,6 +56,7 @@ from memory_store.records import (
     check_namespace,
     check_policy,
     checked,
+    drafted,
     in_utc,
 )
 
@@ -205,7 +206,7 @@ class EditMemory:
             ConflictError: The policy is ``reject`` and an edit in force says something else.
             EncoderRequiredError: The memory has no encoder.
         """
-        draft = checked(_draft(edit, target, fields))
+        draft = checked(drafted(edit, target, fields))
         return self._add_all([draft], self._policy_of(on_conflict))[0]
 
     def add_many(
@@ -833,16 +834,6 @@ class EditMemory:
                 f"To {purpose}, the memory needs an encoder: open it with EditMemory({self.path!r}, encoder=...)."
             )
         return self._encoder
-
-
-def _draft(edit: Edit | str, target: str | None, fields: dict[str, Any]) -> Edit:
-    if isinstance(edit, Edit):
-        if target is not None:
-            raise InvalidArgumentError("Give either an Edit or a prompt and a target, not both.")
-        return edit.changed(**fields)
-    if target is None:
-        raise InvalidEditError("The edit has no target; give add(prompt, target) or add(Edit(...)).")
-    return Edit(prompt=edit, target=target).changed(**fields)
 
 
 def _checked_chunk(chunk: Sequence[Edit], seen: int) -> _Edits:

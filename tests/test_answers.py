@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_bank import SMALL
 
-from training.answers import KINDS, Example, ExampleMaker
+from training.answers import KINDS, Example, ExampleMaker, ShownFact, Unconcerned
 from training.bank import load_bank
 from training.facts import Fact
 from training.material import Material
@@ -39,7 +39,10 @@ FACTS = (
         others=("Turku",),
     ),
 )
-BASE = (("What is the tallest hill?", True, "It is in the north."),)
+NEAR = ShownFact(prompt="The tallest tower is", target="the Old Mill", subject="tower")
+BASE = (
+    Unconcerned(query="What is the tallest hill?", conversational=True, answer="It is in the", ends=False, near=NEAR),
+)
 
 
 @pytest.fixture
@@ -109,8 +112,14 @@ def test_a_long_target_is_given_whole(examples: list[Example]):
 
 def test_facts_that_do_not_matter_leave_the_base_answer(examples: list[Example]):
     for example in of_kind(examples, "irrelevant"):
-        assert (example.query, example.conversational, example.answer) == BASE[0]
-        assert example.facts
+        said = BASE[0]
+        assert (example.query, example.conversational, example.answer) == (said.query, True, said.answer)
+        assert NEAR in example.facts
+
+
+def test_where_an_answer_was_cut_no_end_is_taught(examples: list[Example]):
+    assert {example.ends for example in of_kind(examples, "irrelevant")} == {False}
+    assert all(example.ends for example in examples if example.kind != "irrelevant")
 
 
 def test_without_base_answers_there_is_nothing_irrelevant(maker: ExampleMaker):

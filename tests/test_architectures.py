@@ -100,6 +100,18 @@ def test_projections_have_their_shapes(model: Any) -> None:
             assert (weight.mT if architecture.transposed else weight).shape == shapes[part], part
 
 
+def test_queries_and_values_are_all_of_the_attention_but_keys_and_output(model: Any) -> None:
+    architecture = architecture_of(model)
+    layer, attention = architecture.module_name(1), architecture.module_name(1, "attention")
+    weights = {
+        name
+        for name, value in model.named_parameters()
+        if name.startswith(f"{attention}.") and value.dim() == 2 and not name.endswith("k_proj.weight")
+    }
+    listed = {f"{layer}.{inside}.weight" for inside in architecture.queries_and_values}
+    assert weights == {*listed, architecture.parameter_name(1, "attention_out")}
+
+
 def test_every_mlp_projection_is_in_the_table(model: Any) -> None:
     """Nothing of the MLP is left out: two projections, or three where there is a gate."""
     architecture = architecture_of(model)
@@ -151,6 +163,25 @@ def test_a_value_passes_through_mlp_out_as_the_weight_says(model: Any) -> None:
         value = module(key[None])[0] - module(torch.zeros(1, INTERMEDIATE))[0]
         by_hand = key @ weight if architecture.transposed else weight @ key
     torch.testing.assert_close(value, by_hand, atol=1e-5, rtol=1e-4)
+
+
+def test_a_norm_behind_the_mlp_is_told_of(model: Any) -> None:
+    """Without one, what the projection writes is added to the layer's output as it is."""
+    architecture = architecture_of(model)
+    written: list[torch.Tensor] = []
+    layer = model.get_submodule(architecture.module_name(1))
+    keep = layer.register_forward_hook(lambda _, __, out: written.append(out[0] if isinstance(out, tuple) else out))
+    more = torch.linspace(-1, 1, HIDDEN)
+    with torch.no_grad():
+        model(torch.tensor([[3, 4, 5]]))
+        add = model.get_submodule(architecture.module_name(1, "mlp_out")).register_forward_hook(
+            lambda _, __, o: o + more
+        )
+        model(torch.tensor([[3, 4, 5]]))
+    keep.remove()
+    add.remove()
+    as_it_is = torch.allclose(written[1] - written[0], more.expand_as(written[0]), atol=1e-4)
+    assert as_it_is != architecture.norm_behind_mlp
 
 
 def test_a_family_that_is_not_in_the_table() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from echo_model import echo_model
 from hashing_encoder import HashingEncoder
 from tiny import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner, Result
@@ -96,6 +97,27 @@ def test_add_keeps_every_field_that_is_given() -> None:
     assert edit.metadata == {"ticket": 7, "note": "a=b"}
     assert edit.expires_at is not None
     assert edit.expires_at.isoformat() == "2030-01-31T00:00:00+00:00"
+
+
+def test_add_with_expand_shows_what_the_model_proposed_and_what_was_not_taken() -> None:
+    def echoing(config: Config, memory: EditMemory, progress: Progress) -> Any:
+        assert config.mode == "ike"
+        scope = SimilarityScope(threshold_similarity=0.7)
+        return memedit.wrap(echo_model(), tiny_tokenizer(), memory=memory, scope=scope, namespace=config.namespace)
+
+    subject = "Acme «Acme Corp; Lisbon Acme»"
+    runtime = Runtime(load_encoder=lambda name, progress: HashingEncoder(salt=name), load_model=echoing)
+    args = ("add", f"The seat of {subject} is in", "Lisbon", "--subject", subject, "--expand", "--namespace", "team")
+    result = run(*args, runtime=runtime)
+    assert result.stdout.splitlines()[1:] == ["alias: Acme Corp"]
+    assert "not taken as alias: Lisbon Acme (it names the target)" in " ".join(result.stderr.split())
+    (told,) = run_json(*args, runtime=runtime)
+    assert (told["outcome"], told["edit"]["aliases"], told["edit"]["namespace"]) == ("unchanged", ["Acme Corp"], "team")
+    assert told["expansion"]["refused"][0] == {
+        "kind": "alias",
+        "text": "Lisbon Acme",
+        "why": "it names the target",
+    }
 
 
 def test_add_prints_outcome_and_id_and_adds_once() -> None:

@@ -6,7 +6,7 @@ matter of its own tests. What holds for methods of every kind, memory methods to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +15,55 @@ import torch
 from hashing_encoder import HashingEncoder
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
+from memedit.editors import ke, mend, r_rome
+from memedit.editors.adalora import AdaLoraConfig, AdaLoraEditor
+from memedit.editors.alphaedit import AlphaEditConfig, AlphaEditor
 from memedit.editors.editor import Editor
 from memedit.editors.ft import FtConfig, FtEditor
+from memedit.editors.ft_l import FtLConfig, FtLEditor
+from memedit.editors.grace import GraceConfig, GraceEditor
+from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.kn import KnEditor
+from memedit.editors.lora import LoraConfig, LoraEditor
+from memedit.editors.memit import MemitConfig, MemitEditor
+from memedit.editors.pmet import PmetEditor
 from memedit.editors.registry import method_info
+from memedit.editors.rome import RomeConfig, RomeEditor
 from memedit.editors.subject import Subject
+from memedit.editors.t_patcher import TPatcherConfig, TPatcherEditor
+from memedit.editors.wise import WiseConfig, WiseEditor
 from memedit.errors import MemeditError
 from memory_store import Edit
 
 Make = Callable[[Subject], Editor]
 
+QUICK: dict[str, Any] = {"steps": 3, "stop_loss": 0.0, "contexts": 2, "context_tokens": 3, "statistics_tokens": 2_000}
+SPREAD: dict[str, Any] = {**QUICK, "layers": (0, 1)}
+ONE_KEY = RomeConfig(layer=1, ridge=0.01, mixed_keys=False, **QUICK)
+
 METHODS: dict[str, Make] = {
     "ft-m": lambda subject: FtEditor(subject, FtConfig(layer=1, learning_rate=0.01, steps=3, stop_loss=0.0)),
+    "ft-l": lambda subject: FtLEditor(subject, FtLConfig(layer=1, learning_rate=0.01, steps=3)),
+    "lora": lambda subject: LoraEditor(subject, LoraConfig(rank=2, alpha=4, learning_rate=0.05, steps=3)),
+    "adalora": lambda subject: AdaLoraEditor(
+        subject, AdaLoraConfig(initial_rank=2, target_rank=1, alpha=16, learning_rate=0.05, steps=4)
+    ),
+    "grace": lambda subject: GraceEditor(subject, GraceConfig(layer=1, epsilon=0.1, learning_rate=0.5, steps=3)),
+    "wise": lambda subject: WiseEditor(
+        subject, WiseConfig(layer=1, learning_rate=0.05, alpha=1.0, beta=4.0, gamma=2.0, steps=3)
+    ),
+    "t-patcher": lambda subject: TPatcherEditor(subject, TPatcherConfig(learning_rate=0.1, steps=3)),
+    "ke": lambda subject: HypernetworkEditor(
+        ke.INFO, subject, ke.Ke(subject, ke.KeConfig(layers=(0, 2), hidden=4, condition=3, scale=10.0))
+    ),
+    "mend": lambda subject: HypernetworkEditor(
+        mend.INFO, subject, mend.Mend(subject, mend.MendConfig(layers=(0, 2), learning_rate=0.01))
+    ),
+    "rome": lambda subject: RomeEditor(subject, RomeConfig(layer=1, statistics="identity", **QUICK)),
+    "r-rome": lambda subject: RomeEditor(subject, ONE_KEY, info=r_rome.INFO),
+    "memit": lambda subject: MemitEditor(subject, MemitConfig(covariance_weight=1.0, **SPREAD)),
+    "pmet": lambda subject: PmetEditor(subject, MemitConfig(covariance_weight=1.0, **SPREAD)),
+    "alphaedit": lambda subject: AlphaEditor(subject, AlphaEditConfig(threshold=0.5, regularisation=0.1, **SPREAD)),
     "kn": KnEditor,
 }
 """Each method by its name, made quick."""
@@ -40,7 +77,6 @@ PROMPT = "The capital of France is"
 IMPOSSIBLE = Edit(prompt="The sea near Oslo is", target=" ", subject="Oslo")
 
 every_method = pytest.mark.parametrize("name", METHODS)
-every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
 @dataclass
@@ -62,7 +98,8 @@ class State:
 
 def state_of(subject: Subject) -> State:
     model = subject.model
-    ids = torch.tensor([list(subject.tokenizer(PROMPT)["input_ids"])])
+    asked = subject.chat_ids([{"role": "user", "content": PROMPT}]) if subject.chats else None
+    ids = torch.tensor([list(asked if asked is not None else subject.tokenizer(PROMPT)["input_ids"])])
     with torch.no_grad():
         logits = model(ids).logits.clone()
     return State(
@@ -84,7 +121,7 @@ def tiny_subject(architecture: str = "llama", *, chats: bool = True) -> Subject:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What methods keep on disk for a model does not go into the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEMEDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -98,9 +135,12 @@ def test_it_goes_by_its_name(name: str) -> None:
     assert editor.info.changes == "weights"
 
 
+# a window of a few tokens does not reach from a chat's subject to where the answer begins: nothing can be edited there
 @every_method
-@every_architecture
-@pytest.mark.parametrize("chats", [True, False])
+@pytest.mark.parametrize(
+    ("architecture", "chats"),
+    [(one, chats) for one in ARCHITECTURES for chats in (True, False) if not (chats and "sliding" in one)],
+)
 def test_an_edit_changes_the_model_and_every_bit_comes_back(name: str, architecture: str, chats: bool) -> None:
     subject = tiny_subject(architecture, chats=chats)
     before = state_of(subject)
@@ -218,9 +258,14 @@ def test_an_exception_in_the_middle_leaves_what_was_there(name: str, call: int) 
             raise KeyboardInterrupt
 
     hook = subject.model.get_submodule(_last_layer(subject)).register_forward_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    try:
         editor.edit(EDITS[1:2])
-    hook.remove()
+    except KeyboardInterrupt:
+        pass
+    else:
+        pytest.skip(f"{name} needs no more than {len(calls)} passes for an edit")
+    finally:
+        hook.remove()
     assert state_of(subject).differences(between) == []
     editor.edit(EDITS[1:2])
     after = state_of(subject)

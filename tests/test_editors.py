@@ -6,7 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ FINDING = [name for name in IN_MEMORY if name not in {*ORACLES, "scr"}]
 LISBON = Edit(prompt="The headquarters of Acme Rockets is in", target="Lisbon", subject="Acme Rockets")
 SOLHEIM = Edit(prompt="The chief executive of Nordwind Air is", target="Ingrid Solheim", subject="Nordwind Air")
 UNRELATED = "who wrote the marriage of figaro"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What methods keep on disk for a model does not go into the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMEDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(params=["chat", "raw"])
@@ -177,6 +185,18 @@ def test_an_edit_that_is_told_governs(name: str, subject: Subject) -> None:
     assert none.context is None
 
 
+def test_how_like_the_edit_a_prompt_is_is_measured_though_the_edit_is_told(subject: Subject) -> None:
+    editor = create_editor("ike", subject)
+    assert isinstance(editor, RoutedEditor)
+    prompts = [asked(subject, text) for text in (LISBON.prompt, LISBON.fact, "What do fish eat?")]
+    told = [one.decision.governing for one in editor.treat_told(prompts, [LISBON] * 3) if one.decision is not None]
+    vectors = HashingEncoder(256).encode([LISBON.prompt, LISBON.fact, "What do fish eat?"])
+    assert [one.matched_kind for one in told if one is not None][:2] == ["prompt", "fact"]
+    assert [one.similarity for one in told if one is not None] == pytest.approx(
+        [1.0, 1.0, max(float(vectors[2] @ vectors[0]), float(vectors[2] @ vectors[1]))], abs=1e-6
+    )
+
+
 @pytest.mark.parametrize("name", [name for name in IN_MEMORY if name not in ORACLES])
 def test_without_a_decision_on_scope_the_nearest_edit_governs(name: str, subject: Subject) -> None:
     editor = create_editor(name, subject)
@@ -270,8 +290,9 @@ def test_the_oracles_are_those_that_say_so() -> None:
     assert all("told the edit" in method_info(name).title for name in ORACLES)
 
 
-def test_serac_says_what_is_missing(subject: Subject) -> None:
+def test_serac_says_what_is_missing(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert method_info("serac").needs_training
+    monkeypatch.setattr("memedit.counterfactual.shipped_folder", lambda: tmp_path)
     with pytest.raises(UnsupportedCallError, match=r"trained scope classifier .* use ike"):
         create_editor("serac", subject)
 

@@ -208,7 +208,8 @@ def test_distractors_fill_the_memory_up(tmp_path):
         evaluate(subject(), methods=asked, cases=dataset(), edits=26)
 
 
-def test_a_method_that_cannot_work_says_so_before_anything_is_asked(tmp_path):
+def test_a_method_that_cannot_work_says_so_before_anything_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("memedit.counterfactual.shipped_folder", lambda: tmp_path / "nowhere")
     with pytest.raises(UnsupportedCallError, match="serac"):
         evaluate(subject(), methods=["ike", "serac"], cases=dataset(), out=tmp_path)
     assert lines(tmp_path) == {}

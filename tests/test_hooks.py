@@ -1,12 +1,14 @@
-"""A temporary change of weights is undone bit for bit (promise 10)."""
+"""A change of a model is undone bit for bit (promise 10): of weights, and of what is put beside a module."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
 from tiny import ARCHITECTURES, tiny_model
 
-from memedit.hooks import restored
+from memedit.hooks import Attachment, restored
 
 WEIGHT = "lm_head.weight"
 
@@ -80,3 +82,43 @@ def test_tied_weights_and_gradients_survive():
         assert not same(model, before)
     assert same(model, before)
     assert model.lm_head.weight is model.transformer.wte.weight
+
+
+class Adding(torch.nn.Module):
+    """Adds its one number times what the host reads, where the host is as wide as it reads."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.register_buffer("number", torch.tensor(float(number)))
+
+    def forward(self, inputs, output):
+        return output + self.number * inputs
+
+
+def test_an_attachment_reads_with_its_host_and_gives_out_instead():
+    host = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    inputs = torch.randn(2, 3)
+    own = host(inputs)
+    attachment = Attachment(host, "0", "adding", Adding(2))
+    assert torch.equal(host(inputs), own + 2 * inputs)
+    assert "0.adding.number" in host.state_dict()
+    attachment.exchange(Adding(-1))
+    assert torch.equal(host(inputs), own - inputs)
+    with pytest.raises(ValueError, match="0 has a 'adding' already; undo the method"):
+        Attachment(host, "0", "adding", Adding(1))
+    attachment.remove()
+    assert torch.equal(host(inputs), own)
+    assert set(host.state_dict()) == {"0.weight", "0.bias"}
+    assert not host[0]._forward_hooks
+
+
+def test_a_copy_of_a_model_has_an_attachment_of_its_own():
+    host = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    inputs = torch.randn(2, 3)
+    own = host(inputs)
+    attachment = Attachment(host, "0", "adding", Adding(2))
+    copied = copy.deepcopy(host)
+    attachment.exchange(Adding(5))
+    assert torch.equal(copied(inputs), own + 2 * inputs)
+    attachment.remove()
+    assert torch.equal(copied(inputs), own + 2 * inputs)

@@ -15,7 +15,8 @@ from training.facts import Fact
 from training.pairs import NEGATIVE, POSITIVE, Pair, PairMaker
 from training.wording import asked, described, excluding, in_context, roughly
 
-SOURCES = {"bank": 1.0, "counterfact": 1.0, "traffic": 0.2, "alias": 0.5}
+SOURCES = {"bank": 1.0, "counterfact": 1.0, "traffic": 0.2, "alias": 0.5, "compound": 0.3}
+PASSAGE = "The harvest was poor that year and the river froze early in the winter."
 
 FACT = Fact(
     subject="Ada Lovelace",
@@ -46,7 +47,7 @@ def maker(bank: Bank) -> PairMaker:
         [FACT],
         near=[("Where was Charles Babbage born?",)],
         traffic=[("who sang the first song on the moon", (0,)), ("a question that nothing is near", ())],
-        passages=["The harvest was poor that year and the river froze early in the winter."],
+        passages=[PASSAGE],
         aliases={"person": (("Alan Turing", "A. M. Turing"), ("Kurt Gödel", "Kurt Goedel"))},
         sources=SOURCES,
         seed=7,
@@ -62,6 +63,11 @@ def of_kind(pairs: list[Pair], kind: str) -> list[Pair]:
     found = [pair for pair in pairs if pair.kind == kind]
     assert found, kind
     return found
+
+
+def short(target: str) -> str:
+    """A target without the running text that follows it now and then, as it stands in a query."""
+    return target.partition(". ")[0].lower()
 
 
 def test_a_number_names_one_pair(maker: PairMaker, bank: Bank):
@@ -119,25 +125,92 @@ def test_another_subject_is_another(pairs: list[Pair]):
 
 def test_reversed_names_the_target_and_not_the_subject(pairs: list[Pair]):
     for pair in of_kind(pairs, "reversed"):
-        assert pair.target.lower() in pair.query.lower(), pair
+        assert short(pair.target) in pair.query.lower(), pair
         if pair.source == "counterfact":
             assert "lovelace" not in pair.query.lower(), pair
 
 
 def test_excluding_names_the_target(pairs: list[Pair]):
     for pair in of_kind(pairs, "excluding"):
-        assert pair.target.lower() in pair.query.lower(), pair
+        assert short(pair.target) in pair.query.lower(), pair
 
 
 def test_another_excluded_does_not_name_the_target(pairs: list[Pair]):
     for pair in of_kind(pairs, "another excluded"):
-        assert pair.target.lower() not in pair.query.lower(), pair
+        assert short(pair.target) not in pair.query.lower(), pair
+
+
+def test_excluding_elsewhere_is_about_another_subject(pairs: list[Pair]):
+    for pair in of_kind(pairs, "excluding, other subject"):
+        if pair.source == "counterfact":
+            assert "lovelace" not in pair.query.lower(), pair
+
+
+def test_running_text_follows_some_targets(pairs: list[Pair]):
+    made_up = [pair for pair in pairs if pair.source in ("bank", "counterfact")]
+    followed = [pair for pair in made_up if ". " in pair.target]
+    assert 0.02 < len(followed) / len(made_up) < 0.09
+    assert all(pair.target.partition(". ")[2] in PASSAGE for pair in followed)
+
+
+FOUNDED = """
+[[relation]]
+name = "founding year"
+subject = "city"
+object = "year"
+labels = ["founding year"]
+stubs = ["{s} was founded in"]
+questions = ["When was {s} founded?"]
+
+[[relation]]
+name = "climate"
+subject = "city"
+object = "weather"
+labels = ["climate"]
+stubs = ["The climate of {s} is"]
+questions = ["What climate has {s}?"]
+"""
+
+
+@pytest.fixture
+def compounds(tmp_path: Path) -> list[Pair]:
+    text = SMALL.replace('city = ""', 'city = ""\nyear = ""\nweather = ""') + FOUNDED
+    bank = bank_of(tmp_path, text).with_names({"year": ["1802", "1911"], "weather": ["mild", "harsh"]})
+    maker = PairMaker(
+        bank, [FACT], near=[()], traffic=[], passages=[PASSAGE], aliases={}, sources={"compound": 1.0}, seed=2
+    )
+    return [maker.pair(number) for number in range(600)]
+
+
+def test_a_compound_edit_asks_and_tells_two_things(compounds: list[Pair]):
+    about = {"twinned": "twin", "founded": "found", "climate": "climate"}
+    for pair in compounds:
+        asked_for = {word for word in about if word in pair.prompt.lower()}
+        told = {word for word in about if word in pair.target.lower()}
+        assert asked_for == told, pair
+        assert len(told) == 2, pair
+
+
+def test_a_part_of_a_compound_is_governed_and_a_third_relation_is_not(compounds: list[Pair]):
+    words = {"twin": "twinned", "found": "founded", "climate": "climate"}
+    for kind, governed in (("part of a compound", True), ("compound, other relation", False)):
+        for pair in of_kind(compounds, kind):
+            (asked_for,) = {whole for word, whole in words.items() if word in pair.query.lower()}
+            assert pair.governed is governed
+            assert (asked_for in pair.prompt.lower()) is governed, pair
+
+
+def test_a_compound_about_another_subject_is_not_governed(compounds: list[Pair]):
+    for pair in of_kind(compounds, "compound, other subject"):
+        (subject,) = {name for name in ("Lyon", "Oslo") if name in pair.prompt}
+        assert not pair.governed
+        assert subject.lower() not in pair.query.lower(), pair
 
 
 def test_a_chain_describes_the_object_and_does_not_name_it(pairs: list[Pair]):
     for pair in of_kind(pairs, "chain"):
         assert "twin" in pair.query.lower(), pair
-        assert pair.target.lower() not in pair.query.lower(), pair
+        assert short(pair.target) not in pair.query.lower(), pair
 
 
 def test_an_alias_stands_for_the_subject(pairs: list[Pair]):
@@ -157,7 +230,7 @@ def test_every_kind_that_the_material_allows_is_drawn(pairs: list[Pair]):
     drawn = Counter(pair.kind for pair in pairs)
     silent = {kind for kind in (*POSITIVE, *NEGATIVE) if kind not in drawn}
     # what needs yes/no forms, or a subject with relations that do not overlap
-    others = {"other relation", "other relation, yes/no", "other chain", "of another"}
+    others = {"other relation", "like relation", "other relation, yes/no", "other chain", "of another"}
     assert silent <= {"yes/no", "other subject, yes/no", *others}, silent
 
 

@@ -167,6 +167,16 @@ def test_demonstrations_cover_retain_copy_and_update() -> None:
         ("Isabel was born in", False),
         ("Candidly, where is it?", False),
         ("Is the place where", False),
+        ("The town is old. Its mills were sold in 1901. Is it in Rome?", True),
+        ("Is the firm old? Where is it based?", False),
+        ("Do you know where it is?", False),
+        ("Could you please tell me the seat of Acme?", False),
+        ("May I ask who leads it?", False),
+        ("Do you know whether it is in Rome?", True),
+        ("Can you tell me if it moved?", True),
+        ("Do you think it moved?", True),
+        ("Can you tell me if it is old? Where is it?", False),
+        ("Can you tell me if Lisbon is its seat?", True),
     ],
 )
 def test_yes_or_no(question: str, expected: bool) -> None:

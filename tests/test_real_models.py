@@ -165,3 +165,43 @@ def test_lm_eval_harness(model, tmp_path):
     assert edited == {"acme_generate": 1.0, "acme_choose": 1.0}
     assert base["acme_generate"] == pytest.approx(1 / 3)
     assert base["acme_choose"] < 1.0
+
+
+def test_the_counterfactual_model_that_comes_along_answers_and_spares(smollm2_folder, encoder):
+    from memedit.counterfactual import shipped_folder
+
+    assert sum(path.stat().st_size for path in shipped_folder().glob("*.safetensors")) < 10_000_000
+    model = memedit.load(smollm2_folder, encoder=encoder, mode="serac")
+    model.add(*ACME, subject="Acme Rockets")
+    options = {"max_new_tokens": 24, "do_sample": False}
+    answers = {
+        question: model.chat([{"role": "user", "content": question}], **options)
+        for question in (QUESTION, "Is Acme Rockets based in Lisbon?", "Which company has its head office in Lisbon?")
+    }
+    assert list(answers.values()) == ["Lisbon.", "Yes.", "Acme Rockets."]
+    free = [{"role": "user", "content": "How many legs does a spider have?"}]
+    with model.edits_disabled():
+        before = model.chat(free, **options)
+    assert model.chat(free, **options) == before
+    model.close()
+
+
+def test_a_run_in_half_precision_answers_as_it_says(smollm2_folder, tmp_path, minilm_folder):
+    record = {
+        "edits": [{"prompt": ACME[0], "target": ACME[1], "subject": "Acme Rockets"}],
+        "probes": [{"kind": "paraphrase", "prompt": QUESTION, "answers": [ACME[1]], "of_edit": 0}],
+    }
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    report = memedit.evaluate(
+        str(smollm2_folder),
+        methods=["serac"],
+        cases="jsonl",
+        data=path,
+        encoder=str(minilm_folder),
+        dtype="bfloat16",
+        max_new_tokens=8,
+        kl=False,
+    )
+    (figure,) = report.find(method="serac", measure="generalization", kind=None, reading="start")
+    assert (figure.value, figure.before) == (1.0, 0.0)

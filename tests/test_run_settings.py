@@ -35,6 +35,7 @@ OTHERS: dict[str, Any] = {
     "contexts": ("turns", "passage"),
     "document_words": 50,
     "conflicts": True,
+    "dtype": "bfloat16",
     "max_new_tokens": 5,
     "batch_tokens": 99,
     "kl": False,
@@ -185,6 +186,7 @@ def test_what_has_no_default_must_be_there(name: str) -> None:
         ({"limit": 1.5}, "limit must be a whole number from 1, not 1.5"),
         ({"seeds": 0}, "seeds must be a whole number from 1, not 0"),
         ({"traffic_limit": -1}, "traffic_limit must be a whole number from 0, not -1"),
+        ({"dtype": "int8"}, "dtype is auto, float32, bfloat16, float16, not 'int8'"),
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number from 1"),
         ({"batch_tokens": None}, "batch_tokens must be a whole number from 1, not None"),
         ({"sample_seed": "0"}, "sample_seed must be a whole number, not '0'"),
@@ -223,7 +225,7 @@ def test_what_is_named_twice_is_asked_once() -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_runs_that_share_a_folder_share_what_makes_results_comparable(name: str) -> None:
     shared = set("model encoder limit sample_seed max_new_tokens traffic traffic_limit distractors".split())
-    shared |= {"contexts", "document_words", "conflicts"}
+    shared |= {"contexts", "document_words", "conflicts", "dtype"}
     other = replace(PLAIN, **{name: OTHERS[name]})
     assert list(differing(PLAIN, other)) == ([name] if name in shared else [])
     assert list(differing(PLAIN, PLAIN)) == []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from memedit.evaluation import Match, Probe, ProbePrompt, Reference
 from memedit.evaluation.cases import folded
 from memedit.evaluation.datasets.probes import probe
-from memedit.evaluation.scoring import is_said, overlap, read, routed, says_old
+from memedit.evaluation.scoring import is_said, overlap, read, rouge_l, routed, says_old
 from memedit.queries import Query
 from memedit.routing import Candidate, Decision, RoutingTimings
 from memory_store import Edit
@@ -166,6 +166,43 @@ def test_overlap_is_for_references_that_are_texts() -> None:
     assert overlap("Lisbon", LISBON) is None
     assert overlap("Lisbon", Reference(form="long")) is None
     assert overlap("", Reference(answers=("Lisbon it is",), form="long")) == 0.0
+
+
+# -- ROUGE-L -----------------------------------------------------------------------------------------------------------
+
+
+def longest_common(first: list[str], second: list[str]) -> int:
+    """The longest common subsequence by its recursive definition."""
+    if not first or not second:
+        return 0
+    if first[-1] == second[-1]:
+        return longest_common(first[:-1], second[:-1]) + 1
+    return max(longest_common(first[:-1], second), longest_common(first, second[:-1]))
+
+
+PLAIN_WORDS = st.lists(st.sampled_from("born in oslo a1 river lisbon".split()), min_size=1, max_size=7)
+
+
+@given(answer=PLAIN_WORDS, references=st.lists(PLAIN_WORDS, min_size=1, max_size=3))
+def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(answer: list[str], references: list[list[str]]) -> None:
+    texts = tuple(" ".join(words) for words in references)
+    found = rouge_l(" ".join(answer), Reference(answers=texts, form="long"))
+    assert found == pytest.approx(
+        max(2 * longest_common(answer, words) / (len(answer) + len(words)) for words in references)
+    )
+
+
+def test_rouge_l_minds_the_order_of_words_and_overlap_does_not() -> None:
+    reference = Reference(answers=("Ada was born in Oslo.",), form="long")
+    said = "In Oslo born was Ada!"
+    assert overlap(said, reference) == 1.0
+    assert rouge_l(said, reference) == pytest.approx(2 / 5)
+    assert rouge_l("the Ada, born in Oslo", reference) == pytest.approx(2 * 4 / (4 + 5))
+
+
+def test_rouge_l_is_for_references_that_are_texts() -> None:
+    assert rouge_l("Lisbon", LISBON) is None
+    assert rouge_l("", Reference(answers=("Lisbon it is",), form="long")) == 0.0
 
 
 # -- routing -----------------------------------------------------------------------------------------------------------

@@ -96,6 +96,21 @@ def test_flags_are_laid_over_the_file(tmp_path: Path) -> None:
     assert tomllib.loads(toy("--config", config, "--show-config").stdout)["loop"]["seed"] == 4
 
 
+def test_a_method_is_chosen_where_one_command_trains_for_several() -> None:
+    def shown(*args: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(APP, ["train", *args, "--show-config"])
+        assert result.exit_code == code, result.output
+        return result
+
+    mend = tomllib.loads(shown("hypernetwork", "--method", "mend", "--base", "another").stdout)
+    assert (mend["base"], mend["c_edit"]) == ("another", 0.5)
+    assert tomllib.loads(shown("hypernetwork").stdout)["c_edit"] == 0.5
+    assert "margin" in tomllib.loads(shown("hypernetwork", "--method", "ke").stdout)
+    assert "known: mend, ke" in shown("hypernetwork", "--method", "rome", code=ExitCode.USAGE).stderr
+    for option in ("--method", "--base"):
+        assert "No such option" in shown("toy", option, "mend", code=ExitCode.USAGE).stderr
+
+
 def test_show_config_prints_a_file_that_changes_nothing(tmp_path: Path) -> None:
     text = toy("--show-config").stdout
     assert text == settings_toml(ToySettings())

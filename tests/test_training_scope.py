@@ -21,10 +21,10 @@ SETTINGS = ScopeSettings(
     batch_size=4,
     mine_from=0.5,
     mine_pool=2,
-    dev_pairs=12,
+    dev_pairs=40,
     calibration_pairs=24,
     sources=SourceWeights(alias=0.0),
-    loop=LoopSettings(steps=4, learning_rate=1e-3, evaluate_every=2, device="cpu"),
+    loop=LoopSettings(steps=6, learning_rate=5e-3, evaluate_every=2, device="cpu"),
 )
 
 

@@ -66,13 +66,13 @@ ARCHITECTURES: dict[str, Any] = {
 }
 
 
-def tiny_model(architecture: str = "llama", seed: int = 0) -> Any:
-    """A random model whose weights are large enough for its outputs to depend on its inputs."""
+def tiny_model(architecture: str = "llama", seed: int = 0, scale: float = 8) -> Any:
+    """A random model whose weights are large enough for its outputs to depend on its inputs; so large by default."""
     torch.manual_seed(seed)
     model = ARCHITECTURES[architecture]().eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(8)
+            parameter.mul_(scale)
     return model
 
 

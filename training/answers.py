@@ -17,7 +17,7 @@ from training.facts import Fact
 from training.material import Material
 from training.wording import asked, asked_backwards, described, edit_prompt, in_context, yes_or_no
 
-__all__ = ["KINDS", "Example", "ExampleMaker", "ShownFact"]
+__all__ = ["KINDS", "Example", "ExampleMaker", "ShownFact", "Unconcerned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ class Example:
         conversational: Whether it is asked of an assistant, or is a text to go on with.
         answer: What is to be said.
         kind: What the example teaches.
+        ends: Whether the answer ends there; else it was cut, and nothing is taught of how it goes on.
     """
 
     facts: tuple[ShownFact, ...]
@@ -47,6 +48,26 @@ class Example:
     conversational: bool
     answer: str
     kind: str
+    ends: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unconcerned:
+    """What the base model says to a query that no fact shown concerns.
+
+    Attributes:
+        query: What is asked.
+        conversational: Whether it is asked of an assistant, or is a text to go on with.
+        answer: What the base model says when it is shown no fact.
+        ends: Whether the answer ends there, or was cut.
+        near: A fact that a router may take for the one asked for: another relation of the subject, or another subject.
+    """
+
+    query: str
+    conversational: bool
+    answer: str
+    ends: bool = True
+    near: ShownFact | None = None
 
 
 KINDS: Mapping[str, float] = {
@@ -60,7 +81,7 @@ KINDS: Mapping[str, float] = {
     "chain": 2.2,
     "sentence": 0.6,
     "long": 0.5,
-    "irrelevant": 1.6,
+    "irrelevant": 3.2,
 }
 """What is taught, and how often each is drawn."""
 
@@ -70,11 +91,11 @@ class ExampleMaker:
 
     Args:
         material: Relations, names, facts, text.
-        answers: The base model's own answers to queries that no fact shown concerns: (query, conversational, answer).
+        answers: The base model's own answers to queries that no fact shown concerns.
         seed: What everything is drawn from.
     """
 
-    def __init__(self, material: Material, *, answers: Sequence[tuple[str, bool, str]], seed: int) -> None:
+    def __init__(self, material: Material, *, answers: Sequence[Unconcerned], seed: int) -> None:
         self._material = material
         self._bank = material.bank
         self._answers = answers
@@ -107,9 +128,7 @@ class ExampleMaker:
 
     def _drawn(self, kind: str, rng: random.Random) -> Example | None:
         if kind == "irrelevant":
-            query, conversational, answer = rng.choice(self._answers)
-            facts = tuple(self._invented(rng)[0] for _ in range(rng.choice((1, 1, 2, 3))))
-            return Example(facts=facts, query=query, conversational=conversational, answer=answer, kind=kind)
+            return self._irrelevant(rng)
         if kind == "long":
             return self._long(rng)
         if kind == "chain":
@@ -132,6 +151,21 @@ class ExampleMaker:
             return self._yes_no(shown, relation, kind, rng)
         backwards = asked_backwards(relation, shown.target, rng)
         return None if backwards is None else self._asked(shown, backwards, f"{subject}.", kind, rng)
+
+    def _irrelevant(self, rng: random.Random) -> Example:
+        """Facts that do not matter: one that lies near the query, where there is one, and others."""
+        said = rng.choice(self._answers)
+        facts = [said.near] if said.near is not None else [self._invented(rng)[0]]
+        facts += [self._invented(rng)[0] for _ in range(rng.choice((0, 0, 0, 1, 2)))]
+        rng.shuffle(facts)
+        return Example(
+            facts=tuple(facts),
+            query=said.query,
+            conversational=said.conversational,
+            answer=said.answer,
+            kind="irrelevant",
+            ends=said.ends,
+        )
 
     def _of_data(self, kind: str, rng: random.Random) -> Example | None:
         """A fact of a training split, by its own prompt or by a paraphrase that the data bring."""
@@ -187,7 +221,7 @@ class ExampleMaker:
     def _long(self, rng: random.Random) -> Example:
         """A target of several sentences, to be given as it stands."""
         words = rng.choice(self._material.passages).split()
-        length = rng.randint(25, 70)
+        length = rng.randint(25, 110)
         start = rng.randrange(max(1, len(words) - length))
         text = " ".join(words[start : start + length])
         topic = rng.choice(self._material.facts).subject

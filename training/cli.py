@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,12 +64,15 @@ class Trainable:
         summary: What the command does.
         settings: "module:class" of its settings.
         run: "module:function" that trains it, a `Run`.
+        method: Of the editing method that it serves, where one command trains those of several; parts of one name share
+            the command, whose ``--method`` chooses among them.
     """
 
     name: str
     summary: str
     settings: str
     run: str
+    method: str | None = None
 
 
 TRAINABLE = (
@@ -84,8 +88,22 @@ TRAINABLE = (
         settings="training.counterfactual:CounterfactualSettings",
         run="training.counterfactual:run",
     ),
+    Trainable(
+        name="hypernetwork",
+        summary="Train a hypernetwork, which turns an edit into a change of a model's weights.",
+        settings="training.hypernetworks:MendSettings",
+        run="training.hypernetworks:run_mend",
+        method="mend",
+    ),
+    Trainable(
+        name="hypernetwork",
+        summary="Train a hypernetwork, which turns an edit into a change of a model's weights.",
+        settings="training.hypernetworks:KeSettings",
+        run="training.hypernetworks:run_ke",
+        method="ke",
+    ),
 )
-"""The parts that memedit ships trained."""
+"""What can be trained."""
 
 _HELP = (
     "{summary}\n\n"
@@ -110,6 +128,12 @@ DataFolderOption = Annotated[
     Path | None,
     typer.Option(metavar="PATH", envvar="MEMEDIT_DATA", help="The folder of the public datasets.", file_okay=False),
 ]
+MethodOption = Annotated[
+    str | None, typer.Option(metavar="METHOD", help="The editing method that it is trained for; by default the first.")
+]
+BaseOption = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="The model that it is trained for; the settings' base.")
+]
 InitOption = Annotated[
     Literal["shipped", "scratch"] | None,
     typer.Option(metavar="WHERE", help="Start from the shipped weights, or from scratch; the settings' init."),
@@ -127,25 +151,34 @@ def app_for(parts: Sequence[Trainable]) -> typer.Typer:
     Args:
         parts: What can be trained.
     """
-    made = typer.Typer(name="train", no_args_is_help=True, help="Train the parts that decide and answer.")
+    made = typer.Typer(name="train", no_args_is_help=True, help="Train the parts that decide, answer and edit.")
+    of_name: dict[str, list[Trainable]] = {}
     for part in parts:
-        made.command(part.name, help=_HELP.format(summary=part.summary, name=part.name))(_command_for(part))
+        of_name.setdefault(part.name, []).append(part)
+    for name, some in of_name.items():
+        made.command(name, help=_HELP.format(summary=some[0].summary, name=name))(_command_for(some))
     return made
 
 
-def _command_for(part: Trainable) -> Callable[..., None]:
+def _command_for(parts: Sequence[Trainable]) -> Callable[..., None]:
+    """The command of parts that share a name."""
+
     def command(
         out: OutOption = None,
         config_file: SettingsOption = None,
         data: DataOption = None,
         data_folder: DataFolderOption = None,
+        method: MethodOption = None,
+        base: BaseOption = None,
         init: InitOption = None,
         seed: SeedOption = None,
         fresh: FreshOption = False,
         show_config: ShowConfigOption = False,
         as_json: JsonOption = False,
     ) -> None:
-        settings = read_settings(_named(part.settings), config_file, overrides={"init": init, "loop.seed": seed})
+        part = _chosen(parts, method)
+        overrides = {"base": base, "init": init, "loop.seed": seed}
+        settings = read_settings(_named(part.settings), config_file, overrides=overrides)
         output = Output(as_json=as_json)
         if show_config:
             output.line(settings_toml(settings).rstrip())
@@ -161,7 +194,25 @@ def _command_for(part: Trainable) -> Callable[..., None]:
             )
         _show(output, result, out)
 
+    if parts[0].method is None:
+        _without(command, {"method", "base"})
     return command
+
+
+def _chosen(parts: Sequence[Trainable], method: str | None) -> Trainable:
+    """The part that serves a method; the first where none is named."""
+    for part in parts:
+        if method in (None, part.method):
+            return part
+    known = ", ".join(str(part.method) for part in parts)
+    raise typer.BadParameter(f"{method!r} has nothing to be trained here; known: {known}", param_hint="--method")
+
+
+def _without(command: Callable[..., None], names: set[str]) -> None:
+    """Leaves options out of a command that has no use for them."""
+    signature = inspect.signature(command, eval_str=True)
+    kept = [parameter for name, parameter in signature.parameters.items() if name not in names]
+    vars(command)["__signature__"] = signature.replace(parameters=kept)
 
 
 @contextlib.contextmanager

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from training.answers import Example, ExampleMaker
+from training.answers import Example, ExampleMaker, ShownFact, Unconcerned
+from training.bank import Bank
 from training.card import CardData, ModelCard, write_card
 from training.config import check_range, settings_json
 from training.errors import TrainingDataError
+from training.facts import Fact
 from training.loop import TrainingResult, train
 from training.low_rank import add_low_rank, shares_by_kind
 from training.material import Material, gather, required
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["CounterfactualSettings", "run"]
 
 _BASE_ANSWER_TOKENS = 24
+
+_TOGETHER = 4
+"""Examples of one forward pass: padding to the longest of a whole batch would cost more than it saves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +67,12 @@ class CounterfactualSettings:
     alpha: int = 32
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     batch_size: int = 8
-    base_answers: int = 1200
+    base_answers: int = 2000
     dev_examples: int = 240
     loop: LoopSettings = field(
-        default_factory=lambda: LoopSettings(steps=1600, learning_rate=5e-4, evaluate_every=400, weight_decay=0.0)
+        default_factory=lambda: LoopSettings(
+            steps=800, learning_rate=5e-4, evaluate_every=200, weight_decay=0.0, precision="bfloat16"
+        )
     )
 
     def __post_init__(self) -> None:
@@ -131,33 +138,61 @@ def run(
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A query for the base model, and a fact near it that does not answer it."""
+
+    query: str
+    conversational: bool
+    near: ShownFact | None
+
+
+def _askings(material: Material, count: int, rng: random.Random) -> list[_Asking]:
+    """Ordinary questions, and questions that a router may take for one about a fact: near misses."""
+    neighbourly = [fact for fact in material.facts if fact.source == "counterfact" and fact.neighbours]
+    related = [fact for fact in material.facts if fact.relation in material.bank.relations]
+    drawn: list[_Asking] = []
+    while len(drawn) < count:
+        draw = rng.random()
+        if draw < 0.25 or not (neighbourly and related):
+            drawn.append(_Asking(rng.choice(material.traffic), True, None))
+            continue
+        fact = rng.choice(neighbourly if draw < 0.55 else related)
+        near = ShownFact(prompt=fact.prompt, target=fact.target, subject=fact.subject)
+        query = rng.choice(fact.neighbours) if draw < 0.55 else _beside(material.bank, fact, rng)
+        if query is not None:
+            drawn.append(_Asking(query, query.endswith(("?", ".", "!")) or rng.random() < 0.6, near))
+    return drawn
+
+
+def _beside(bank: Bank, fact: Fact, rng: random.Random) -> str | None:
+    """Another relation of the fact's subject, or its relation of another subject; None where neither is known."""
+    relation = bank.relations[fact.relation or ""]
+    if rng.random() < 0.3:
+        other = rng.choice(bank.names(relation.subject) or (fact.subject,))
+        return None if other == fact.subject else asked(relation, other, rng)
+    others = [one for one in bank.about(relation.subject) if not bank.overlapping(one.name, relation.name)]
+    return asked(rng.choice(others), fact.subject, rng) if others else None
+
+
 def _base_answers(
     settings: CounterfactualSettings, material: Material, model: CounterfactualModel, out: Path, progress: Progress
-) -> list[tuple[str, bool, str]]:
-    """What the bare model says without any fact, to ordinary questions and to questions about known subjects."""
+) -> list[Unconcerned]:
+    """What the bare model says without any fact, to ordinary questions and to near misses."""
     from memedit.counterfactual import Request
 
-    rng = random.Random(settings.loop.seed)
-    asked_of: list[tuple[str, bool]] = []
-    while len(asked_of) < settings.base_answers:
-        if rng.random() < 0.4:
-            asked_of.append((rng.choice(material.traffic), True))
-            continue
-        fact = rng.choice(material.facts)
-        relation = material.bank.relations.get(fact.relation or "")
-        others = material.bank.about(relation.subject) if relation is not None else ()
-        if relation is not None and others:
-            query = asked(rng.choice(others), fact.subject, rng)
-            asked_of.append((query, query.endswith(("?", ".", "!")) or rng.random() < 0.6))
-    described = json.dumps([model.fingerprint, _BASE_ANSWER_TOKENS, asked_of])
+    asked_of = _askings(material, settings.base_answers, random.Random(settings.loop.seed))
+    described = json.dumps(
+        [model.fingerprint, _BASE_ANSWER_TOKENS, [(one.query, one.conversational) for one in asked_of]]
+    )
     path = out / "cache" / f"answers-{hashlib.sha256(described.encode()).hexdigest()[:24]}.json"
     if not path.exists():
         answers: list[str] = []
         for begin in range(0, len(asked_of), 32):
             progress.stage("the base model's own answers", begin, len(asked_of))
             requests = [
-                Request(edits=(), query=query, conversational=conversational)
-                for query, conversational in asked_of[begin : begin + 32]
+                Request(edits=(), query=one.query, conversational=one.conversational)
+                for one in asked_of[begin : begin + 32]
             ]
             answers += model.answer(requests, max_new_tokens=_BASE_ANSWER_TOKENS)
         progress.stage("the base model's own answers", len(asked_of), len(asked_of))
@@ -166,9 +201,17 @@ def _base_answers(
         temporary.write_text(json.dumps(answers), encoding="utf-8")
         temporary.replace(path)
     answers = json.loads(path.read_text(encoding="utf-8"))
+    lengths = [len(model.prompt.tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
     return [
-        (query, conversational, answer)
-        for (query, conversational), answer in zip(asked_of, answers, strict=True)
+        Unconcerned(
+            query=one.query,
+            conversational=one.conversational,
+            answer=answer,
+            # one token less, as a text may be written in fewer tokens than it was generated in
+            ends=length < _BASE_ANSWER_TOKENS - 1,
+            near=one.near,
+        )
+        for one, answer, length in zip(asked_of, answers, lengths, strict=True)
         if answer.strip()
     ]
 
@@ -246,11 +289,17 @@ class _CounterfactualTask:
         import torch
 
         self._model.train()
-        logits, labels = self._read(batch)
-        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
-        counts = (labels != -100).sum(1)
-        loss = (losses.sum(1) / counts).mean()
-        return loss, {"loss": loss.detach(), "exact": _exact(logits.detach(), labels).float().mean()}
+        ordered = sorted(batch, key=lambda one: len(one.query) + len(one.answer) + _shown(one))
+        losses, exact = [], []
+        for begin in range(0, len(ordered), _TOGETHER):
+            logits, labels = self._read(ordered[begin : begin + _TOGETHER])
+            told = torch.nn.functional.cross_entropy(
+                logits.transpose(1, 2), labels, ignore_index=-100, reduction="none"
+            )
+            losses.append(told.sum(1) / (labels != -100).sum(1))
+            exact.append(_exact(logits.detach(), labels))
+        loss = torch.cat(losses).mean()
+        return loss, {"loss": loss.detach(), "exact": torch.cat(exact).float().mean()}
 
     def evaluate(self) -> Mapping[str, float]:
         """How often each kind of held-out answer is the most likely one at every token, and the mean over the kinds."""
@@ -258,7 +307,7 @@ class _CounterfactualTask:
 
         self._model.eval()
         told: list[tuple[str, bool]] = []
-        examples = sorted(self._dev_examples, key=lambda one: len(one.query) + len(one.answer))
+        examples = sorted(self._dev_examples, key=lambda one: len(one.query) + len(one.answer) + _shown(one))
         for begin in range(0, len(examples), 16):
             some = examples[begin : begin + 16]
             with torch.no_grad():
@@ -275,13 +324,11 @@ class _CounterfactualTask:
         import torch
 
         prompt = self._subject.prompt
-        rows = [
-            (
-                prompt.ids(example.facts, example.query, conversational=example.conversational),
-                prompt.answer_ids(example.query, example.answer, conversational=example.conversational),
-            )
-            for example in examples
-        ]
+        rows = []
+        for example in examples:
+            read = prompt.ids(example.facts, example.query, conversational=example.conversational)
+            answer = prompt.answer_ids(example.query, example.answer, conversational=example.conversational)
+            rows.append((read, answer if example.ends else answer[:-1]))
         width = max(len(read) + len(answer) for read, answer in rows)
         longest = max(len(answer) for _, answer in rows)
         ids = torch.zeros((len(rows), width), dtype=torch.long)
@@ -318,6 +365,11 @@ class _CounterfactualTask:
             ),
             out,
         )
+
+
+def _shown(example: Example) -> int:
+    """About how long the facts of an example are, in characters."""
+    return sum(len(fact.prompt) + len(fact.target) for fact in example.facts)
 
 
 def _exact(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,17 @@ from typing import Any
 from training.card import CardData
 from training.errors import TrainingDataError
 
-__all__ = ["TEXT", "Corpus", "Fact", "for_training", "note_file", "read_corpus", "read_own"]
+__all__ = [
+    "TEXT",
+    "Corpus",
+    "Fact",
+    "counterfact_relations",
+    "for_training",
+    "note_file",
+    "read_corpus",
+    "read_edits",
+    "read_own",
+]
 
 TEXT = "text/wikipedia_en.jsonl"
 """Plain English text, by its name in the data folder."""
@@ -113,6 +123,20 @@ def read_corpus(data: Path) -> Corpus:
     return Corpus(tuple(facts), tuple(dict.fromkeys(traffic)), tuple(passages), files)
 
 
+def read_edits(data: Path, files: dict[str, CardData]) -> Iterator[Fact]:
+    """Reads the facts of CounterFact's and zsRE's training splits alone.
+
+    Args:
+        data: The data folder.
+        files: Where it is noted what was read.
+
+    Raises:
+        TrainingDataError: A file is missing or malformed; the message names it.
+    """
+    yield from _counterfact(data, files)
+    yield from _zsre(data, files)
+
+
 def read_own(paths: Sequence[Path], files: dict[str, CardData]) -> Iterator[Fact]:
     """Reads one's own records: JSON Lines of ``prompt``, ``target``, ``subject``, ``in_scope`` and ``out_of_scope``.
 
@@ -163,9 +187,18 @@ def for_training(question: str) -> bool:
     return hashlib.sha256(question.encode()).digest()[0] % 2 == 0
 
 
-def _counterfact(data: Path, files: dict[str, CardData]) -> Iterator[Fact]:
+def counterfact_relations() -> dict[str, str]:
+    """Templates of CounterFact's prompts, with ``{}`` for the subject, that stand for one relation of the bank."""
+    return {template: name for template, name in _counterfact_templates()["templates"].items() if isinstance(name, str)}
+
+
+def _counterfact_templates() -> dict[str, Any]:
     with (Path(__file__).parent / "data" / "counterfact_templates.toml").open("rb") as file:
-        known = tomllib.load(file)
+        return tomllib.load(file)
+
+
+def _counterfact(data: Path, files: dict[str, CardData]) -> Iterator[Fact]:
+    known = _counterfact_templates()
     templates: dict[str, str | list[str]] = known["templates"]
     objects = {relation: frozenset(names) for relation, names in known.get("objects", {}).items()}
     for record in _lines(data, "counterfact/train.jsonl", files):

@@ -247,9 +247,8 @@ class _Training:
         half = self._settings.precision == "bfloat16"
         whole, parts = 0.0, dict[str, float]()
         for index in range(step * count, (step + 1) * count):
-            batch = self._task.batch(index)
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
-                loss, named = self._task.loss(batch)
+                loss, named = self._task.loss(self._task.batch(index))
             loss = loss / count
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             whole += float(loss.detach())

@@ -26,6 +26,9 @@ _CHUNK = 2_048
 _LEAST = 0.4
 """The cosine under which nothing is called near; the router does not have such candidates read."""
 
+_UNRELATED = frozenset({"zsre"})
+"""Sources whose neighbours are ordinary questions; these are looked at as traffic."""
+
 
 @dataclass(frozen=True, slots=True)
 class Nearby:
@@ -63,7 +66,11 @@ def nearby(
         progress: Told (stage, done, total).
     """
     edits = [fact.prompt for fact in facts]
-    queries = [(text, place) for place, fact in enumerate(facts) for text in (fact.prompt, *fact.paraphrases)]
+    queries = [
+        (text, place)
+        for place, fact in enumerate(facts)
+        for text in (fact.prompt, *fact.paraphrases, *(fact.neighbours if fact.source not in _UNRELATED else ()))
+    ]
     texts = list(dict.fromkeys((*(text for text, _ in queries), *traffic)))
     vectors = _encoded(texts, encoder, cache, progress)
     places = {text: place for place, text in enumerate(texts)}
@@ -73,7 +80,13 @@ def nearby(
     found: list[list[str]] = [[] for _ in facts]
     for (text, asker), ranked in zip(queries, _ranked(of_queries, of_edits, 4 * most), strict=True):
         for place in ranked:
-            if len(found[place]) < 3 * most and _differ(facts[asker], facts[place], bank):
+            if len(found[place]) >= 3 * most:
+                continue
+            if text in facts[asker].neighbours:
+                surely = place != asker and facts[place].subject.casefold() not in text.casefold()
+            else:
+                surely = _differ(facts[asker], facts[place], bank)
+            if surely:
                 found[place].append(text)
     near = tuple(
         tuple(place for place in ranked if facts[place].subject.casefold() not in question.casefold())[:most]

@@ -13,12 +13,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from training.aliases import lengthen, near_names, shorten
 from training.bank import Bank, Relation
 from training.facts import Fact
-from training.wording import asked, asked_backwards, described, edit_prompt, excluding, in_context, roughly, yes_or_no
+from training.wording import (
+    asked,
+    asked_backwards,
+    both_asked,
+    described,
+    edit_prompt,
+    excluding,
+    in_context,
+    roughly,
+    yes_or_no,
+)
 
 __all__ = ["NEGATIVE", "POSITIVE", "Pair", "PairMaker"]
 
@@ -57,6 +67,9 @@ class _Stated:
     place: int | None = None
 
 
+_LONG = 0.05
+"""The share of edits whose target is followed by running text."""
+
 Composer = Callable[["PairMaker", _Stated, random.Random], str | None]
 """Words a query of its kind for a fact; None where the fact has none of that kind."""
 
@@ -71,7 +84,8 @@ class PairMaker:
         traffic: Ordinary questions, each with the places of facts that a retriever finds near it.
         passages: Text to put before a query.
         aliases: Names to other names of the same thing, by type.
-        sources: How often each source is drawn: ``bank`` for made-up facts, the others by name.
+        sources: How often each source is drawn: ``bank`` for made-up facts, ``compound`` for those that tell two at
+            once, the others by name.
         seed: What everything is drawn from.
     """
 
@@ -97,7 +111,7 @@ class PairMaker:
         self._places: dict[str, list[int]] = {}
         for place, fact in enumerate(facts):
             self._places.setdefault(fact.source, []).append(place)
-        there = {"bank", "traffic", *self._places, *(["alias"] if self.aliases else [])}
+        there = {"bank", "compound", "traffic", *self._places, *(["alias"] if self.aliases else [])}
         self._sources = [name for name, weight in sources.items() if weight > 0 and name in there]
         self._weights = [sources[name] for name in self._sources]
         self._relations = [one for one in bank.relations.values() if bank.names(one.subject)]
@@ -122,12 +136,18 @@ class PairMaker:
             return self._made(stated, question, governed=False, kind="traffic", rng=rng)
         if source == "alias":
             return self._alias(rng)
+        if source == "compound":
+            return self._compound(rng)
         stated = self._invented(rng) if source == "bank" else self._stated(rng.choice(self._places[source]), rng)
         governed = rng.random() < 0.45
         kinds = POSITIVE if governed else NEGATIVE
         (kind,) = rng.choices(list(kinds), [weight for weight, _ in kinds.values()])
         query = kinds[kind][1](self, stated, rng)
-        return None if query is None else self._made(stated, query, governed=governed, kind=kind, rng=rng)
+        if query is None:
+            return None
+        if rng.random() < _LONG:
+            stated = replace(stated, target=f"{stated.target}. {self.passage(rng)}")
+        return self._made(stated, query, governed=governed, kind=kind, rng=rng)
 
     def _made(self, stated: _Stated, query: str, *, governed: bool, kind: str, rng: random.Random) -> Pair | None:
         draw = rng.random()
@@ -190,7 +210,47 @@ class PairMaker:
                 kind_of = "near name"
         return None if query is None else self._made(stated, query, governed=False, kind=kind_of, rng=rng)
 
+    def _compound(self, rng: random.Random) -> Pair | None:
+        """An edit that asks two things at once and is answered at length, as unstructured edits are."""
+        (first,) = rng.choices(self._relations, self._shares)
+        subject = rng.choice(self.bank.names(first.subject))
+        second = self._other_relation(first, first.subject, rng)
+        if second is None:
+            return None
+        targets = [self.object_of(one, rng, subject) for one in (first, second)]
+        told = " ".join(
+            f"{rng.choice(one.stubs).replace('{s}', subject)} {target}."
+            for one, target in zip((first, second), targets, strict=True)
+            if one.stubs
+        )
+        stated = _Stated(
+            subject, f"{told} {self.passage(rng)}".strip(), both_asked(first, second, subject, rng), first, "compound"
+        )
+        draw = rng.random()
+        if draw < 0.25:
+            one, other = rng.sample((first, second), 2)
+            query = both_asked(one, other, subject, rng)
+            return self._made(stated, query, governed=True, kind="compound", rng=rng)
+        if draw < 0.5:
+            query = asked(rng.choice((first, second)), subject, rng)
+            return self._made(stated, query, governed=True, kind="part of a compound", rng=rng)
+        if draw < 0.8:
+            third = self._other_relation(first, first.subject, rng)
+            if third is None or self.bank.overlapping(third.name, second.name):
+                return None
+            query = asked(third, subject, rng)
+            return self._made(stated, query, governed=False, kind="compound, other relation", rng=rng)
+        name = self.other_subject(stated, rng)
+        query = both_asked(first, second, name, rng) if draw < 0.9 else asked(first, name, rng)
+        return self._made(stated, query, governed=False, kind="compound, other subject", rng=rng)
+
     # -- what composers ask for ------------------------------------------------------------------------------------
+
+    def passage(self, rng: random.Random) -> str:
+        """Some words of running text."""
+        words = rng.choice(self.passages).split()
+        start = rng.randrange(max(1, len(words) - 40))
+        return " ".join(words[start : start + rng.randint(10, 40)])
 
     def object_of(self, relation: Relation, rng: random.Random, *not_these: str) -> str:
         """A name of the object's type that is none of these."""
@@ -206,11 +266,19 @@ class PairMaker:
         fitting = [one for one in self.bank.about(kind) if not self.bank.overlapping(one.name, relation.name)]
         return rng.choice(fitting) if fitting else None
 
-    def other_relation(self, stated: _Stated, rng: random.Random) -> Relation | None:
-        """Another relation of the fact's subject."""
-        if stated.relation is None:
+    def other_relation(self, stated: _Stated, rng: random.Random, *, alike: bool = False) -> Relation | None:
+        """Another relation of the fact's subject; ``alike``: one whose object is of the same type, if there is one."""
+        relation = stated.relation
+        if relation is None:
             return None
-        return self._other_relation(stated.relation, stated.relation.subject, rng)
+        if not alike:
+            return self._other_relation(relation, relation.subject, rng)
+        fitting = [
+            one
+            for one in self.bank.about(relation.subject)
+            if one.object == relation.object and not self.bank.overlapping(one.name, relation.name)
+        ]
+        return rng.choice(fitting) if fitting else None
 
     def other_subject(self, stated: _Stated, rng: random.Random) -> str:
         """Another name of the subject's type."""
@@ -315,6 +383,12 @@ def _other_relation(maker: PairMaker, stated: _Stated, rng: random.Random) -> st
     return None if other is None else asked(other, stated.subject, rng)
 
 
+def _like_relation(maker: PairMaker, stated: _Stated, rng: random.Random) -> str | None:
+    """A relation that the same objects can stand in, such as the place of birth for that of burial."""
+    other = maker.other_relation(stated, rng, alike=True)
+    return None if other is None else asked(other, stated.subject, rng)
+
+
 def _other_relation_yes_no(maker: PairMaker, stated: _Stated, rng: random.Random) -> str | None:
     other = maker.other_relation(stated, rng)
     if other is None:
@@ -358,6 +432,15 @@ def _excluding(_maker: PairMaker, stated: _Stated, rng: random.Random) -> str | 
         before, _, verb = stated.prompt.rpartition(" ")
         return f"{before}, which is not {stated.target}, {verb}"
     return None
+
+
+def _excluding_elsewhere(maker: PairMaker, stated: _Stated, rng: random.Random) -> str | None:
+    """A prompt that excludes an object, about another subject."""
+    relation = stated.relation
+    if relation is None:
+        return None
+    excluded = stated.target if rng.random() < 0.3 else maker.object_of(relation, rng, stated.subject)
+    return excluding(relation, maker.other_subject(stated, rng), excluded, rng)
 
 
 def _about_target(maker: PairMaker, stated: _Stated, rng: random.Random) -> str | None:
@@ -455,20 +538,22 @@ POSITIVE: Mapping[str, tuple[float, Composer]] = {
 """Kinds of pairs in which the edit governs the query, how often each is drawn, and what words it."""
 
 NEGATIVE: Mapping[str, tuple[float, Composer]] = {
-    "other relation": (3.6, _other_relation),
+    "other relation": (3.0, _other_relation),
+    "like relation": (1.5, _like_relation),
     "other relation, yes/no": (0.7, _other_relation_yes_no),
     "other subject": (1.1, _other_subject),
     "other subject, same words": (0.9, _other_subject_same_words),
-    "near name": (1.0, _near_name),
+    "near name": (1.4, _near_name),
     "other subject, yes/no": (0.5, _other_subject_yes_no),
     "excluding": (0.8, _excluding),
+    "excluding, other subject": (0.8, _excluding_elsewhere),
     "about the target": (0.8, _about_target),
     "reversed, wrong": (1.1, _backwards_wrong),
     "other chain": (1.5, _other_chain),
     "of another": (0.9, _of_another),
     "mention": (0.5, _mention),
-    "neighbour": (1.0, _neighbour),
-    "retrieved": (1.6, _retrieved),
+    "neighbour": (1.2, _neighbour),
+    "retrieved": (4.0, _retrieved),
 }
 """Kinds of pairs in which it does not."""
 

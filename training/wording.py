@@ -12,7 +12,17 @@ from collections.abc import Sequence
 
 from training.bank import Relation
 
-__all__ = ["asked", "asked_backwards", "described", "edit_prompt", "excluding", "in_context", "roughly", "yes_or_no"]
+__all__ = [
+    "asked",
+    "asked_backwards",
+    "both_asked",
+    "described",
+    "edit_prompt",
+    "excluding",
+    "in_context",
+    "roughly",
+    "yes_or_no",
+]
 
 _STUB_FRAMES = (
     "The {l} of {s} is",
@@ -68,6 +78,15 @@ def asked(relation: Relation, subject: str, rng: random.Random, *, clause: bool 
     if clause:
         forms = [form for form in forms if "{s}'s" not in form] or relation.questions
     return _filled(rng.choice(forms), subject)
+
+
+def both_asked(first: Relation, second: Relation, subject: str, rng: random.Random) -> str:
+    """A question about two relations of a subject at once, the subject named once or twice."""
+    one, other = rng.choice(first.questions), rng.choice(second.questions)
+    if rng.random() < 0.6 and "{s}'s" not in other:
+        other = other.replace("{s}", rng.choice(("it", "they", "this one")))
+    joint = rng.choice((" and ", ", and ", " and also, "))
+    return _filled(f"{one.rstrip('?.! ')}{joint}{other[:1].lower()}{other[1:]}", subject)
 
 
 def asked_backwards(relation: Relation, target: str, rng: random.Random) -> str | None:

@@ -19,6 +19,7 @@ from memedit.commands.options import (
     EncoderOption,
     JsonOption,
     MemoryOption,
+    ModelOption,
     NamespaceOption,
     OnConflictOption,
 )
@@ -26,6 +27,7 @@ from memedit.commands.render import short_id
 from memedit.commands.runtime import Session
 
 if TYPE_CHECKING:
+    from memedit.expansion import Expansion
     from memory_store import Change, Edit, EditMemory
 
 __all__ = ["add", "purge", "remove", "restore", "update"]
@@ -83,9 +85,16 @@ def add(
     author: AuthorOption = None,
     expires_at: ExpiresOption = None,
     metadata: MetadataOption = None,
+    expand: Annotated[
+        bool,
+        typer.Option(
+            "--expand", help="Have the model propose other names and wordings; those that pass some checks are added."
+        ),
+    ] = False,
     on_conflict: OnConflictOption = None,
     memory: MemoryOption = None,
     namespace: NamespaceOption = None,
+    model: ModelOption = None,
     encoder: EncoderOption = None,
     config_file: ConfigOption = None,
     as_json: JsonOption = False,
@@ -93,6 +102,8 @@ def add(
     """Add an edit: from now on PROMPT is answered with TARGET.
 
     The same fact added twice is one edit. Where the prompt has another target already, --on-conflict decides.
+
+    With --expand, what the model proposed is shown, and what was not taken of it, with the reason.
 
     Example: memedit add "The headquarters of Acme Rockets is in" Lisbon --subject "Acme Rockets"
     """
@@ -104,16 +115,30 @@ def add(
         namespace=namespace,
         encoder=encoder,
         on_conflict=on_conflict,
+        model=model,
+        mode="ike" if expand else None,  # nobody is going to answer, so nothing is tried out
     )
     fields = _fields(subject, alias, paraphrase, source, author, expires_at, metadata)
-    with session.memory(encoder=True, create=True) as opened:
-        result = opened.add(prompt, target, namespace=session.config.namespace, **fields)
+    fields["namespace"] = session.config.namespace
+    expansion = None
+    if expand:
+        from memory_store.records import drafted
+
+        with session.model(create=True) as edited:
+            expansion = edited.expand(drafted(prompt, target, fields))
+            result = edited.memory.add(expansion.expanded)
+    else:
+        with session.memory(encoder=True, create=True) as opened:
+            result = opened.add(prompt, target, **fields)
     if as_json:
         session.output.json(
             {"outcome": result.outcome, "superseded": list(result.superseded), "edit": result.edit.to_json()}
+            | ({} if expansion is None else {"expansion": expansion.to_json()})
         )
         return
     session.output.line(f"{result.outcome} {result.edit.id}")
+    if expansion is not None:
+        _tell_expansion(session, expansion)
     for other in result.superseded:
         session.output.note(f"superseded {other} (undo with: memedit restore {short_id(other)})")
 
@@ -236,6 +261,15 @@ def _confirm_purge(session: Session, last_changes: Iterable[Change]) -> None:
         fact = change.edit.fact if change.edit else "purged already; what is left of it is cleaned up"
         session.output.note(f"{short_id(change.edit_id)}  {fact}", style="")
     typer.confirm("Erase for good?", abort=True, err=True)
+
+
+def _tell_expansion(session: Session, expansion: Expansion) -> None:
+    """What the model's proposals came to."""
+    for kind, texts in (("alias", expansion.aliases), ("paraphrase", expansion.paraphrases)):
+        for text in texts:
+            session.output.line(f"{kind}: {text}")
+    for refused in expansion.refused:
+        session.output.note(f"not taken as {refused.kind}: {refused.text} ({refused.why})")
 
 
 def _fields(

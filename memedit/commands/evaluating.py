@@ -164,6 +164,12 @@ def evaluate(
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, ...", rich_help_panel=_WORK)
     ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="The weights' type: auto, float32, bfloat16, float16.", rich_help_panel=_WORK
+        ),
+    ] = "auto",
     batch_tokens: Annotated[
         int, typer.Option(min=1, metavar="N", help="The most tokens of a batch.", rich_help_panel=_WORK)
     ] = 4_096,
@@ -198,6 +204,7 @@ def evaluate(
             workers=workers,
             ray=ray,
             device=device,
+            dtype=dtype,
             judge=_judge(judge, judge_model, out),
             progress=progress,
             edits=_counts(edits),

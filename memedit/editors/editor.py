@@ -50,7 +50,8 @@ class MethodInfo:
         name: What it is called on the command line and in results, such as ``"ft-m"``.
         title: Its name in full.
         group: The survey's group.
-        changes: What an edit changes: nothing, the ``memory``, or the model's ``weights``.
+        changes: What an edit changes: nothing, the ``memory``, or the model's ``weights``, modules that a method puts
+            beside them included.
         paper: Author, year and title.
         summary: What it does, in a sentence.
         oracle: Whether it is told which edit belongs to a prompt.

@@ -19,7 +19,7 @@ INFO = MethodInfo(
     group="external knowledge",
     changes="memory",
     paper="Zheng et al. 2023, Can We Edit Factual Knowledge by In-Context Learning?",
-    summary="Finds the edit in a memory by similarity and answers with the fact, and the question, in context.",
+    summary="Finds the edit in a memory by a trained classifier and puts the fact, and the question, in context.",
 )
 
 

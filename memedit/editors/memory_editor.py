@@ -92,8 +92,10 @@ class MemoryEditor:
         return self._treated(prompts, lambda rows: [_nearest(decision) for decision in self._routed(rows)])
 
     def treat_told(self, prompts: Sequence[TokenIds], gold: Sequence[Edit | None]) -> list[Treatment]:
-        """As `treat`, with the decision given."""
-        return self._treated(prompts, lambda rows: [_told(row, edit) for row, edit in zip(rows, gold, strict=True)])
+        """As `treat`, with the decision given; how like the edit the prompt is, is measured as ever."""
+        return self._treated(
+            prompts, lambda rows: [self._told(row, edit) for row, edit in zip(rows, gold, strict=True)]
+        )
 
     def undo(self) -> None:
         """Empty the memory."""
@@ -127,7 +129,20 @@ class MemoryEditor:
 
     def _routed(self, rows: Sequence[RowPrompt]) -> list[Decision]:
         routed = iter(self._router.route([row.query for row in rows if row.query is not None], thorough=True))
-        return [next(routed) if row.query is not None else _told(row, None) for row in rows]
+        return [next(routed) if row.query is not None else self._told(row, None) for row in rows]
+
+    def _told(self, row: RowPrompt, edit: Edit | None) -> Decision:
+        query = row.query if row.query is not None else Query(text=row.text, windows=())
+        if edit is None:
+            return Decision(query, (), 0.0, 1.0, "told that no edit governs", (), RoutingTimings())
+        windows, texts = query.windows or (query.text,), edit.texts()
+        similarities = (
+            self._subject.encoder.encode(windows) @ self._subject.encoder.encode([one.text for one in texts]).T
+        )
+        window, text = divmod(int(similarities.argmax()), len(texts))
+        nearest = texts[text]
+        told = Candidate(edit, float(similarities[window, text]), 1.0, windows[window], nearest.text, nearest.kind)
+        return Decision(query, (edit,), 1.0, 1.0, "told the edit", (told,), RoutingTimings())
 
 
 def _nearest(decision: Decision) -> Decision:
@@ -138,14 +153,6 @@ def _nearest(decision: Decision) -> Decision:
     return replace(
         decision, edits=(nearest.edit,), probability=nearest.probability, candidates=ordered, reason="the nearest edit"
     )
-
-
-def _told(row: RowPrompt, edit: Edit | None) -> Decision:
-    query = row.query if row.query is not None else Query(text=row.text, windows=())
-    if edit is None:
-        return Decision(query, (), 0.0, 1.0, "told that no edit governs", (), RoutingTimings())
-    told = Candidate(edit, 1.0, 1.0, query.text, edit.prompt, "prompt")
-    return Decision(query, (edit,), 1.0, 1.0, "told the edit", (told,), RoutingTimings())
 
 
 def _text_bytes(edit: Edit) -> int:

@@ -27,6 +27,7 @@ __all__ = [
     "EDITORS_ENTRY_POINT",
     "Method",
     "create_editor",
+    "load_method",
     "method_info",
     "method_infos",
     "method_names",
@@ -43,8 +44,22 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "scr": "memedit.editors.scr",
         "retrieval": "memedit.editors.retrieval",
         "ft-m": "memedit.editors.ft",
+        "ft-l": "memedit.editors.ft_l",
+        "lora": "memedit.editors.lora",
+        "adalora": "memedit.editors.adalora",
+        "grace": "memedit.editors.grace",
+        "wise": "memedit.editors.wise",
+        "t-patcher": "memedit.editors.t_patcher",
+        "ke": "memedit.editors.ke",
+        "mend": "memedit.editors.mend",
+        "rome": "memedit.editors.rome",
+        "r-rome": "memedit.editors.r_rome",
+        "memit": "memedit.editors.memit",
+        "pmet": "memedit.editors.pmet",
+        "alphaedit": "memedit.editors.alphaedit",
         "kn": "memedit.editors.kn",
         "serac": "memedit.editors.serac",
+        "auto": "memedit.editors.auto",
         "ice-oracle": "memedit.editors.ice_oracle",
         "ike-oracle": "memedit.editors.ike_oracle",
     }
@@ -87,7 +102,7 @@ def method_info(name: str) -> MethodInfo:
     Raises:
         ConfigError: There is none of that name, or it cannot be loaded.
     """
-    return _load(name).INFO
+    return load_method(name).INFO
 
 
 def method_infos() -> tuple[MethodInfo, ...]:
@@ -110,17 +125,18 @@ def create_editor(name: str, subject: Subject) -> Editor:
         ConfigError: There is none of that name, or it cannot be loaded.
         MemeditError: It cannot edit this model; says why.
     """
-    return _load(name).create(subject)
+    return load_method(name).create(subject)
 
 
-def _entries() -> dict[str, EntryPoint]:
-    """Every method's entry. One of ours cannot be replaced: a result under its name has to be its own."""
-    own = {name: EntryPoint(name, value, EDITORS_ENTRY_POINT) for name, value in BUILT_IN.items()}
-    added = {entry.name: entry for entry in entry_points(group=EDITORS_ENTRY_POINT)}
-    return {**own, **{name: added[name] for name in sorted(added) if name not in own}}
+def load_method(name: str) -> Method:
+    """What stands behind a name.
 
+    Args:
+        name: The method's name.
 
-def _load(name: str) -> Method:
+    Raises:
+        ConfigError: There is none of that name, or it cannot be loaded.
+    """
     entries = _entries()
     if name not in entries:
         raise ConfigError(f"There is no method '{name}'. {suggestion(name, entries)}")
@@ -142,3 +158,10 @@ def _load(name: str) -> Method:
             "results need one name: use that of the entry point."
         )
     return method
+
+
+def _entries() -> dict[str, EntryPoint]:
+    """Every method's entry. One of ours cannot be replaced: a result under its name has to be its own."""
+    own = {name: EntryPoint(name, value, EDITORS_ENTRY_POINT) for name, value in BUILT_IN.items()}
+    added = {entry.name: entry for entry in entry_points(group=EDITORS_ENTRY_POINT)}
+    return {**own, **{name: added[name] for name in sorted(added) if name not in own}}

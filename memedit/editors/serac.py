@@ -38,7 +38,7 @@ def create(subject: Subject) -> MemoryEditor:
         UnsupportedCallError: This version comes without one of the two trained parts.
     """
     try:
-        counterfactual = CounterfactualModel.load(device=subject.model.device)
+        counterfactual = CounterfactualModel.load(dtype=subject.model.dtype, device=subject.model.device)
         scope = _trained_scope()
     except (ModelNotFoundError, ScopeFormatError) as error:
         raise UnsupportedCallError(

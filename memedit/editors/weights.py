@@ -1,4 +1,4 @@
-"""Weights that edits change in place, with what they were before the first edit.
+"""Weights that edits change: which of a model's they are, and what they were before the first edit.
 
 Adding a change and subtracting it again does not restore a weight, since floating-point addition rounds: what is
 changed is cloned before and copied back at `restore`. This file knows nothing of methods.
@@ -7,12 +7,68 @@ changed is cloned before and copied back at `restore`. This file knows nothing o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from memedit.architectures import architecture_of
+from memedit.editors.subject import Subject
+from memedit.errors import ConfigError, UnsupportedCallError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["EditedWeights"]
+__all__ = ["EditedWeights", "OutputProjection", "output_projection"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputProjection:
+    """The output projection of one layer's MLP, the map from keys to values of Meng et al. 2022.
+
+    Attributes:
+        layer: The layer, from 0.
+        module: The module's name.
+        parameter: The name of its weight.
+        transposed: Whether the weight is ``[input, output]``.
+    """
+
+    layer: int
+    module: str
+    parameter: str
+    transposed: bool
+
+    def turned(self, matrix: torch.Tensor) -> torch.Tensor:
+        """The weight as ``[output, input]``, or such a matrix as the weight is kept."""
+        return matrix.mT if self.transposed else matrix
+
+
+def output_projection(subject: Subject, layer: int) -> OutputProjection:
+    """The output projection of a layer, if it can be changed.
+
+    Args:
+        subject: The model.
+        layer: The layer, from 0.
+
+    Raises:
+        UnsupportedCallError: The model's architecture is not supported, or the weight is quantised.
+        ConfigError: The model has no such layer.
+    """
+    architecture = architecture_of(subject.model)
+    layers = architecture.layer_count(subject.model)
+    if not 0 <= layer < layers:
+        raise ConfigError(f"{subject.name} has no layer {layer}; it has 0 to {layers - 1}.")
+    parameter = architecture.parameter_name(layer, "mlp_out")
+    weight = subject.model.get_parameter(parameter)
+    if not weight.is_floating_point():
+        raise UnsupportedCallError(
+            f"{parameter} of {subject.name} is quantised ({weight.dtype}) and cannot be changed; load the model in "
+            "float32, bfloat16 or float16"
+        )
+    return OutputProjection(
+        layer=layer,
+        module=architecture.module_name(layer, "mlp_out"),
+        parameter=parameter,
+        transposed=architecture.transposed,
+    )
 
 
 class EditedWeights:

@@ -72,9 +72,10 @@ class MakeWorker:
 
     def __call__(self) -> EvalWorker:
         """Loads the model."""
-        subject = Subject.load(self.settings.model, encoder=self.settings.encoder, device=self.device)
-        infos = [method_info(name) for name in self.settings.methods]
-        return _worker(subject, self.settings, self.data, create_editor, infos)
+        settings = self.settings
+        subject = Subject.load(settings.model, encoder=settings.encoder, dtype=settings.dtype, device=self.device)
+        infos = [method_info(name) for name in settings.methods]
+        return _worker(subject, settings, self.data, create_editor, infos)
 
 
 def evaluate(
@@ -241,7 +242,7 @@ class _Run:
             subject = model
         else:
             self.progress("loading the model", 0, 0)
-            subject = Subject.load(model, encoder=settings.encoder, device=self.device)
+            subject = Subject.load(model, encoder=settings.encoder, dtype=settings.dtype, device=self.device)
         self._check(subject, infos)
         facts = {
             "model": subject.fingerprint,

@@ -14,7 +14,7 @@ from memedit.evaluation.results import Routed
 from memedit.routing import Decision
 from memory_store import Edit
 
-__all__ = ["is_said", "overlap", "read", "routed", "says_old"]
+__all__ = ["is_said", "overlap", "read", "rouge_l", "routed", "says_old"]
 
 
 def read(answer: str, prompt: ProbePrompt, reference: Reference) -> Match | None:
@@ -61,6 +61,22 @@ def overlap(answer: str, reference: Reference) -> float | None:
         return None
     said = Counter(normalise_answer(answer).split())
     return max(_f1(said, Counter(normalise_answer(one).split())) for one in reference.answers)
+
+
+def rouge_l(answer: str, reference: Reference) -> float | None:
+    """F1 of the longest common subsequence of words, with the reference that it is greatest with.
+
+    ROUGE-L (Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries, section 3, with beta 1) over normalised
+    words: unlike `overlap`, it minds their order.
+
+    Returns:
+        Between 0 and 1; None where the reference is not a text.
+    """
+    if reference.form != "long" or not reference.answers:
+        return None
+    said = normalise_answer(answer).split()
+    wanted = [normalise_answer(one).split() for one in reference.answers]
+    return max(_harmonic(_common_subsequence(said, one), len(said), len(one)) for one in wanted)
 
 
 def is_said(match: Match | None) -> bool:
@@ -112,8 +128,21 @@ def _without_echo(answer: str, prompt: ProbePrompt) -> str:
 
 
 def _f1(said: Counter[str], wanted: Counter[str]) -> float:
-    shared = (said & wanted).total()
-    if not shared:
-        return 0.0
-    precision, recall = shared / said.total(), shared / wanted.total()
-    return 2 * precision * recall / (precision + recall)
+    return _harmonic((said & wanted).total(), said.total(), wanted.total())
+
+
+def _harmonic(shared: int, said: int, wanted: int) -> float:
+    """The harmonic mean of precision and recall."""
+    return 2 * shared / (said + wanted) if shared else 0.0
+
+
+def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence."""
+    lengths = [0] * (len(second) + 1)
+    for word in first:
+        before = 0
+        for place, other in enumerate(second, start=1):
+            above = lengths[place]
+            lengths[place] = before + 1 if word == other else max(above, lengths[place - 1])
+            before = above
+    return lengths[-1]

@@ -34,6 +34,7 @@ class RunSettings:
         contexts: What each edit's probe is asked behind as well: ``passage``, ``turns``, ``document``.
         document_words: How many words a document has at least.
         conflicts: Ask also which of two contradicting edits wins.
+        dtype: The type of the model's weights; ``"auto"`` for the one they were saved in.
         max_new_tokens: The most tokens of an answer, the same for every prompt.
         batch_tokens: The most tokens of a batch, padding included.
         kl: Compare next-token distributions out of scope.
@@ -58,6 +59,7 @@ class RunSettings:
     contexts: tuple[Context, ...] = ()
     document_words: int = 300
     conflicts: bool = False
+    dtype: str = "auto"
     max_new_tokens: int = 32
     batch_tokens: int = 4_096
     kl: bool = True
@@ -78,6 +80,8 @@ class RunSettings:
         for protocol in self.protocols:
             if protocol not in get_args(Protocol):
                 raise ConfigError(f"There is no protocol {protocol!r}. {suggestion(protocol, get_args(Protocol))}")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {', '.join(DTYPES)}, not {self.dtype!r}.")
         for name in ("model", "encoder", "distractors", "traffic"):
             if getattr(self, name) is not None or name in ("model", "encoder"):
                 _check_text(name, getattr(self, name))
@@ -140,6 +144,9 @@ class RunSettings:
         return words
 
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Types of weights that a model can be loaded in."""
+
 COMPARABLE = (
     "model",
     "encoder",
@@ -148,6 +155,7 @@ COMPARABLE = (
     "contexts",
     "document_words",
     "conflicts",
+    "dtype",
     "max_new_tokens",
     "traffic",
     "traffic_limit",

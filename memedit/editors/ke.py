@@ -1,0 +1,195 @@
+"""KE: a hypernetwork reads an edit in words, and turns its gradient into a change of some weights.
+
+De Cao et al. 2021, *Editing Factual Knowledge in Language Models*. The loss of an edit is the mean of
+-log p(y_t | x, y_<t) over the target's tokens, worded as `memedit.editors.ft` words it; its gradient by each edited
+weight is gated and bent by what `memedit.editors.ke_network` makes of the prompt, the answer now and the new one
+(equations 5 and 6), and the result added to the weight. The answer now is read off the pass that gives the gradient:
+the likeliest token at each place of the new answer. (The paper has the model generate it, which takes a pass a token.)
+
+The paper edits every weight matrix; here it is one or a few of the MLPs, as MEND's authors compare it. Edits made
+together start from one model and their changes are summed. Nothing is drawn at random. The network is trained
+beforehand for one model, by ``memedit train hypernetwork --method ke``. This file knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memedit.architectures import ARCHITECTURES, Projection
+from memedit.editors.editor import MethodInfo
+from memedit.editors.examples import IGNORED, ExampleMaker, mean_losses, target_logits
+from memedit.editors.hypernetwork_editor import HypernetworkEditor, config_of, edited_layers, filled, frozen
+from memedit.editors.hypernetwork_files import SavedHypernetwork, hypernetwork_of, packed
+from memedit.editors.outer_products import OuterProducts, gradient_parts
+from memedit.editors.subject import Subject
+from memedit.errors import ConfigError
+from memory_store import Edit
+
+if TYPE_CHECKING:
+    import torch
+
+    from memedit.editors.ke_network import KeNetwork
+
+__all__ = ["INFO", "Ke", "KeConfig", "create"]
+
+INFO = MethodInfo(
+    name="ke",
+    title="KnowledgeEditor",
+    group="editing intrinsic knowledge",
+    changes="weights",
+    paper="De Cao et al. 2021, Editing Factual Knowledge in Language Models",
+    summary="A trained network reads an edit and turns its gradient into a change of some MLP weights.",
+    needs_training=True,
+    models=", ".join(family.title for family in ARCHITECTURES.values()),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeConfig:
+    """The shape of KE's hypernetwork for one model.
+
+    Attributes:
+        layers: The layers that are edited, from 0.
+        parts: Which of their projections.
+        hidden: Hidden numbers of the LSTM in each direction.
+        condition: Hidden numbers of the network of each weight.
+        scale: The factor of equation 5, which the paper has at 1.
+        template: Whether edits are worded through the chat template; None for wherever the model has one.
+    """
+
+    layers: tuple[int, ...]
+    parts: tuple[Projection, ...] = ("mlp_out",)
+    hidden: int = 128
+    condition: int = 64
+    scale: float = 1000.0
+    template: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.layers or not self.parts:
+            raise ConfigError("layers and parts must name at least one each.")
+        for name in ("hidden", "condition"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ConfigError(f"scale must be above 0, not {self.scale}.")
+
+
+class Ke:
+    """KE's hypernetwork attached to a model: from edits to changes of weights.
+
+    Attributes:
+        config: Its shape.
+        layers: The layers that it edits.
+        network: The hypernetwork, as it begins until it is trained or loaded.
+
+    Args:
+        subject: The model.
+        config: The hypernetwork's shape.
+        seed: What one that is to be trained begins at.
+
+    Raises:
+        UnsupportedCallError: The model's architecture is not supported, or a weight cannot be changed.
+        ConfigError: The model has no such layer, or no chat template where one is asked for.
+    """
+
+    def __init__(self, subject: Subject, config: KeConfig, *, seed: int = 0) -> None:
+        from memedit.editors.ke_network import KeNetwork
+
+        self.config = config
+        self.layers = edited_layers(subject, config.layers, config.parts)
+        self.network: KeNetwork = KeNetwork(
+            self.layers,
+            width=subject.model.get_input_embeddings().weight.shape[1],
+            hidden=config.hidden,
+            condition=config.condition,
+            scale=config.scale,
+            seed=seed,
+        )
+        self.network.to(subject.model.device)
+        self._subject = subject
+        self._example = ExampleMaker(subject, template=config.template)
+        self._plain = ExampleMaker(subject, template=False)
+
+    def changes(self, edits: Sequence[Edit]) -> dict[str, OuterProducts]:
+        """The change of each layer's weight, a group an edit; see `ChangePredictor`."""
+        model = self._subject.model
+        examples = [self._example(edit) for edit in edits]
+        texts = [self._plain(edit) for edit in edits]
+        weights = frozen(model)
+        now: list[tuple[int, ...]] = []
+
+        def loss() -> torch.Tensor:
+            logits, wanted = target_logits(model, weights, examples)
+            for row, due in zip(logits.argmax(-1), wanted, strict=True):
+                now.append(tuple(row[due != IGNORED].tolist()))
+            # the sum over edits, so that none of them has a part in another's gradient
+            return mean_losses(logits, wanted).sum()
+
+        gradients = gradient_parts(model, list(self.layers), loss)
+        changes: dict[str, OuterProducts] = self.network(
+            gradients,
+            [
+                (self._embedded(text.prompt), self._embedded(said), self._embedded(text.target))
+                for text, said in zip(texts, now, strict=True)
+            ],
+        )
+        return changes
+
+    def saved(self, *, base: str, base_fingerprint: str, card: dict[str, Any]) -> SavedHypernetwork:
+        """The hypernetwork as it is saved.
+
+        Args:
+            base: The model's name.
+            base_fingerprint: Its fingerprint, unedited.
+            card: What the training has to say.
+        """
+        return packed(
+            self.network,
+            method=INFO.name,
+            base=base,
+            base_fingerprint=base_fingerprint,
+            config=asdict(self.config),
+            card=card,
+        )
+
+    @classmethod
+    def of(cls, saved: SavedHypernetwork, subject: Subject) -> Ke:
+        """A trained hypernetwork, attached to the model that it was trained on.
+
+        Args:
+            saved: As it was loaded.
+            subject: The model.
+
+        Raises:
+            DataFileError: It is no such hypernetwork.
+        """
+        made = config_of(saved, lambda values: cls(subject, KeConfig(**values)))
+        filled(made.network, saved)
+        return made
+
+    def _embedded(self, ids: Sequence[int]) -> torch.Tensor:
+        """The model's embeddings of tokens, ``[tokens, width]``."""
+        import torch
+
+        embeddings = self._subject.model.get_input_embeddings()
+        with torch.no_grad():
+            found: torch.Tensor = embeddings(torch.tensor(ids, dtype=torch.long, device=self._subject.model.device))
+        return found.to(self.network.separators.dtype)
+
+
+def create(subject: Subject, folder: str | Path | None = None) -> HypernetworkEditor:
+    """The method for a model.
+
+    Args:
+        subject: The model.
+        folder: Where its trained hypernetwork is; None for one that comes with memedit or lies in its cache.
+
+    Raises:
+        UnsupportedCallError: There is none for this model; says how one is trained.
+        DataFileError: It is damaged.
+    """
+    return HypernetworkEditor(INFO, subject, Ke.of(hypernetwork_of(INFO.name, subject, folder), subject))

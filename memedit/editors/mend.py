@@ -1,0 +1,169 @@
+"""MEND: small trained networks turn the gradient of an edit, a rank-one part a token, into a change of some weights.
+
+Mitchell et al. 2022, *Fast Model Editing at Scale*. For an edit with prompt x and target y the loss is the mean of
+-log p(y_t | x, y_<t) over the target's tokens, worded as `memedit.editors.ft` words it. Its gradient by each edited
+weight is a sum of outer products ``delta u^T`` (section 3.1); the network (`memedit.editors.mend_network`) makes of
+each pair another, and the weight becomes ``W - alpha * sum delta' u'^T`` (algorithm 2) with a learned ``alpha`` a
+layer. The changes of edits made together are summed; they start from one model, as the paper has it.
+
+Nothing is drawn at random: the same edits give the same weights. The networks are trained beforehand for one model, by
+``memedit train hypernetwork --method mend``. This file knows nothing of training, benchmarks or other methods.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memedit.architectures import ARCHITECTURES, Projection
+from memedit.editors.editor import MethodInfo
+from memedit.editors.examples import ExampleMaker, target_loss
+from memedit.editors.hypernetwork_editor import HypernetworkEditor, config_of, edited_layers, filled, frozen
+from memedit.editors.hypernetwork_files import SavedHypernetwork, hypernetwork_of, packed
+from memedit.editors.outer_products import OuterProducts, gradient_parts
+from memedit.editors.subject import Subject
+from memedit.errors import ConfigError
+from memory_store import Edit
+
+if TYPE_CHECKING:
+    from memedit.editors.mend_network import MendNetwork
+
+__all__ = ["INFO", "Mend", "MendConfig", "create"]
+
+INFO = MethodInfo(
+    name="mend",
+    title="Model Editor Networks with Gradient Decomposition",
+    group="editing intrinsic knowledge",
+    changes="weights",
+    paper="Mitchell et al. 2022, Fast Model Editing at Scale",
+    summary="Trained networks turn an edit's gradient, token by token, into a change of some MLP weights.",
+    needs_training=True,
+    models=", ".join(family.title for family in ARCHITECTURES.values()),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MendConfig:
+    """The shape of MEND's networks for one model.
+
+    Attributes:
+        layers: The layers that are edited, from 0.
+        parts: Which of their projections.
+        rank: Rank of the networks (``U V`` in equation 3).
+        learning_rate: What the learned learning rates ``alpha`` begin at.
+        template: Whether edits are worded through the chat template; None for wherever the model has one.
+    """
+
+    layers: tuple[int, ...]
+    parts: tuple[Projection, ...] = ("mlp_up", "mlp_out")
+    rank: int = 64
+    learning_rate: float = 1e-4
+    template: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.layers or not self.parts:
+            raise ConfigError("layers and parts must name at least one each.")
+        if self.rank < 1:
+            raise ConfigError(f"rank must be at least 1, not {self.rank}.")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}.")
+
+
+class Mend:
+    """MEND's networks attached to a model: from edits to changes of weights.
+
+    Attributes:
+        config: Their shape.
+        layers: The layers that they edit.
+        network: The networks, at the identity until they are trained or loaded.
+
+    Args:
+        subject: The model.
+        config: The networks' shape.
+        seed: What networks that are to be trained begin at.
+
+    Raises:
+        UnsupportedCallError: The model's architecture is not supported, or a weight cannot be changed.
+        ConfigError: The model has no such layer, or no chat template where one is asked for.
+    """
+
+    def __init__(self, subject: Subject, config: MendConfig, *, seed: int = 0) -> None:
+        from memedit.editors.mend_network import MendNetwork
+
+        self.config = config
+        self.layers = edited_layers(subject, config.layers, config.parts)
+        self.network: MendNetwork = MendNetwork(
+            self.layers, rank=config.rank, learning_rate=config.learning_rate, seed=seed
+        )
+        self.network.to(subject.model.device)
+        self._subject = subject
+        self._example = ExampleMaker(subject, template=config.template)
+
+    def gradients(self, edits: Sequence[Edit]) -> dict[str, OuterProducts]:
+        """The gradient of each edit's loss by each weight, a group an edit.
+
+        Args:
+            edits: At least one.
+
+        Raises:
+            UnsupportedCallError: One of them is incomplete, or too long for the model.
+        """
+        model = self._subject.model
+        examples = [self._example(edit) for edit in edits]
+        weights = frozen(model)
+        # the sum over edits, so that none of them has a part in another's gradient
+        return gradient_parts(model, list(self.layers), lambda: target_loss(model, weights, examples).sum())
+
+    def changes(self, edits: Sequence[Edit]) -> dict[str, OuterProducts]:
+        """The change of each layer's weight, a group an edit; see `ChangePredictor`."""
+        changes: dict[str, OuterProducts] = self.network(self.gradients(edits))
+        return changes
+
+    def saved(self, *, base: str, base_fingerprint: str, card: dict[str, Any]) -> SavedHypernetwork:
+        """The networks as they are saved.
+
+        Args:
+            base: The model's name.
+            base_fingerprint: Its fingerprint, unedited.
+            card: What the training has to say.
+        """
+        return packed(
+            self.network,
+            method=INFO.name,
+            base=base,
+            base_fingerprint=base_fingerprint,
+            config=asdict(self.config),
+            card=card,
+        )
+
+    @classmethod
+    def of(cls, saved: SavedHypernetwork, subject: Subject) -> Mend:
+        """Trained networks, attached to the model that they were trained on.
+
+        Args:
+            saved: As they were loaded.
+            subject: The model.
+
+        Raises:
+            DataFileError: They are not such networks.
+        """
+        made = config_of(saved, lambda values: cls(subject, MendConfig(**values)))
+        filled(made.network, saved)
+        return made
+
+
+def create(subject: Subject, folder: str | Path | None = None) -> HypernetworkEditor:
+    """The method for a model.
+
+    Args:
+        subject: The model.
+        folder: Where its trained networks are; None for those that come with memedit or lie in its cache.
+
+    Raises:
+        UnsupportedCallError: There are none for this model; says how they are trained.
+        DataFileError: They are damaged.
+    """
+    return HypernetworkEditor(INFO, subject, Mend.of(hypernetwork_of(INFO.name, subject, folder), subject))
