@@ -176,7 +176,8 @@ def neuron_bars(report: NeuronReport) -> Figure:
         left.margins(y=0.12)
         left.set_xlabel("layer (numbers: how many knowledge neurons)")
         left.set_ylabel("attribution")
-        left.set_title(f'{len(report.neurons)} knowledge neurons of "{lettering.drawable(report.answer)}"')
+        many = "1 knowledge neuron" if len(report.neurons) == 1 else f"{len(report.neurons)} knowledge neurons"
+        left.set_title(f'{many} of "{lettering.drawable(report.answer)}"')
         left.legend(frameon=False, fontsize=7.5)
         rows = range(len(report.changes))
         looks = ((-0.26, "#999999", "as it is"), (0.0, "#e08214", "suppressed"), (0.26, "#542788", "doubled"))
