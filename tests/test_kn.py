@@ -11,7 +11,7 @@ from hashing_encoder import HashingEncoder
 from tiny import tiny_model, tiny_tokenizer
 
 from memedit.architectures import architecture_of
-from memedit.editors.ft import ExampleMaker
+from memedit.editors.examples import ExampleMaker
 from memedit.editors.kn import KnConfig, KnEditor
 from memedit.editors.registry import create_editor
 from memedit.editors.subject import Subject

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from memedit.continuation import continuation
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError, UnsupportedCallError
 from memedit.passes import max_positions
@@ -162,12 +163,7 @@ class ExampleMaker:
 
     def _raw(self, prompt: str, target: str) -> Example:
         asked = tuple(self._tokenizer(prompt)["input_ids"])
-        text = f"{prompt}{'' if prompt[-1].isspace() else ' '}{target}"
-        # tokenised as a whole, since some tokenizers put a space of their own before a text
-        told = tuple(self._tokenizer(text)["input_ids"])
-        if told[: len(asked)] != asked:  # a token reaches across the prompt's end
-            return Example(asked, tuple(self._tokenizer(text[len(prompt) :], add_special_tokens=False)["input_ids"]))
-        return Example(asked, told[len(asked) :])
+        return Example(asked, continuation(self._tokenizer, prompt, asked, target))
 
 
 def _end_of_turn(subject: Subject) -> tuple[int, ...]:

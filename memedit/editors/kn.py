@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from memedit.architectures import ARCHITECTURES, architecture_of
 from memedit.editors.chosen import chosen_values
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
-from memedit.editors.ft import ExampleMaker
+from memedit.editors.examples import ExampleMaker
 from memedit.editors.subject import Subject
 from memedit.editors.weights import EditedWeights
 from memedit.errors import ConfigError, UnsupportedCallError

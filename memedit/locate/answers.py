@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memedit.continuation import continuation
 from memedit.errors import InvalidPromptError
 from memedit.locate.records import Fact
 from memedit.passes import logits_of
 from memedit.subject_tokens import SubjectTokens
 
-__all__ = ["AnswerTokens", "answer_tokens", "answers_known", "continuation", "own_answer", "token_labels"]
+__all__ = ["AnswerTokens", "answer_tokens", "answers_known", "own_answer", "token_labels"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,24 +33,6 @@ class AnswerTokens:
     says: str
 
 
-def continuation(tokenizer: Any, prompt: str, prompt_ids: Sequence[int], target: str) -> tuple[int, ...]:
-    """The tokens of what follows a prompt, a space between the two unless the prompt ends in one.
-
-    Args:
-        tokenizer: The tokenizer.
-        prompt: The prompt.
-        prompt_ids: Its tokens, as `tokenizer` gives them.
-        target: What follows.
-    """
-    told = target.strip()
-    text = f"{prompt}{'' if prompt[-1:].isspace() else ' '}{told}"
-    # tokenised as a whole, since some tokenizers put a space of their own before a text
-    ids = tuple(tokenizer(text)["input_ids"])
-    if ids[: len(prompt_ids)] != tuple(prompt_ids):  # a token reaches across the prompt's end
-        ids = (*prompt_ids, *tokenizer(text[len(prompt) :], add_special_tokens=False)["input_ids"])
-    return ids[len(prompt_ids) :]
-
-
 def answer_tokens(model: Any, tokenizer: Any, prompt: str, prompt_ids: Sequence[int], answer: str) -> AnswerTokens:
     """The tokens of an expected answer, and whether the model gives it.
 
@@ -63,7 +46,7 @@ def answer_tokens(model: Any, tokenizer: Any, prompt: str, prompt_ids: Sequence[
     Raises:
         InvalidPromptError: The answer is empty.
     """
-    ids = continuation(tokenizer, prompt, prompt_ids, answer) if answer.strip() else ()
+    ids = continuation(tokenizer, prompt, prompt_ids, answer.strip()) if answer.strip() else ()
     if not ids:
         raise InvalidPromptError(f"the answer to {prompt!r} is empty; leave it away, or say what is expected")
     logits = logits_of(model, [[*prompt_ids, *ids[:-1]]], keep=len(ids))[0]
@@ -85,7 +68,8 @@ def answers_known(model: Any, tokenizer: Any, facts: Sequence[Fact]) -> list[boo
         return []
     prompts = [tokenizer(fact.prompt)["input_ids"] for fact in facts]
     answers = [
-        continuation(tokenizer, fact.prompt, ids, fact.answer or "") for fact, ids in zip(facts, prompts, strict=True)
+        continuation(tokenizer, fact.prompt, ids, (fact.answer or "").strip())
+        for fact, ids in zip(facts, prompts, strict=True)
     ]
     rows = [[*ids, *answer[:-1]] for ids, answer in zip(prompts, answers, strict=True)]
     with torch.no_grad():

@@ -173,9 +173,11 @@ def neuron_bars(report: NeuronReport) -> Figure:
                     str(count), (layer, chosen[layer]), ha="center", va="bottom", fontsize=7.5, color="#542788"
                 )
         left.axhline(0, color="#444444", linewidth=0.7)
+        left.margins(y=0.12)
         left.set_xlabel("layer (numbers: how many knowledge neurons)")
         left.set_ylabel("attribution")
-        left.set_title(f'{len(report.neurons)} knowledge neurons of "{lettering.drawable(report.answer)}"')
+        many = "1 knowledge neuron" if len(report.neurons) == 1 else f"{len(report.neurons)} knowledge neurons"
+        left.set_title(f'{many} of "{lettering.drawable(report.answer)}"')
         left.legend(frameon=False, fontsize=7.5)
         rows = range(len(report.changes))
         looks = ((-0.26, "#999999", "as it is"), (0.0, "#e08214", "suppressed"), (0.26, "#542788", "doubled"))
@@ -188,7 +190,7 @@ def neuron_bars(report: NeuronReport) -> Figure:
         right.invert_yaxis()
         right.margins(x=0.18)
         right.set_xlabel(f'probability of "{lettering.drawable(report.answer)}"')
-        right.legend(frameon=False, fontsize=7.5, loc="best")
+        right.legend(frameon=False, fontsize=7.5, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         _remark(figure, [lettering.note()], 8.6)
         figure.draw_without_rendering()
     return figure
@@ -216,7 +218,7 @@ def footprint_heatmaps(found: Sequence[Footprint]) -> Figure:
     texts = [token for one in found for token in one.tokens]
     lettering = lettering_for([*texts, *(one.prompt for one in found)])
     with _drawing(lettering):
-        heights = [1.15 + 0.19 * max(4, len(one.tokens)) for one in found]
+        heights = [1.35 + 0.19 * max(4, len(one.tokens)) for one in found]
         figure = _figure(8.4, sum(heights))
         parts: Any = figure.subfigures(len(found), 1, height_ratios=heights, squeeze=False)
         for part, one in zip(parts[:, 0], found, strict=True):
@@ -240,7 +242,8 @@ def footprint_heatmaps(found: Sequence[Footprint]) -> Figure:
                 )
                 _ticks(axes, labels, len(grid[0]))
                 axes.set_xlabel("layer")
-                part.colorbar(image, ax=axes, label=name, pad=0.02)
+                axes.set_title(name, fontsize=8)
+                part.colorbar(image, ax=axes, pad=0.02)
         figure.draw_without_rendering()
     return figure
 

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import architecture_of
+from memedit.continuation import continuation
 from memedit.editors.editor import Editor, TokenIds
 from memedit.editors.subject import Subject
 from memedit.errors import InvalidPromptError, UnsupportedCallError
 from memedit.injection import splice
-from memedit.locate.answers import continuation
 from memedit.locate.recording import read_out, record
 from memedit.locate.records import Grid
 from memory_store import Edit
@@ -105,7 +105,7 @@ def logit_lens(model: Any, tokenizer: Any, prompt: str, *, answer: str | None = 
     else:
         if not answer.strip():
             raise InvalidPromptError("the answer is empty; leave it away, or say what is expected")
-        wanted = continuation(tokenizer, prompt, ids, answer)[0]
+        wanted = continuation(tokenizer, prompt, ids, answer.strip())[0]
     certainty, likeliest = told.max(dim=-1)
     names: list[list[str]] = [[tokenizer.decode([token]) for token in row] for row in likeliest.T.tolist()]
     return Lens(
