@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from memedit.chat_format import ChatFormat
 from memedit.demonstrations import Demonstration
-from memedit.queries import question_query
+from memedit.queries import last_sentence
 from memory_store.records import MAX_TEXT_CHARACTERS
 
 __all__ = [
@@ -262,8 +262,7 @@ def asks_yes_or_no(question: str, target: str) -> bool:
         return False
     if target.strip() and target.strip().casefold() in question.casefold():
         return True
-    whole = " ".join(question.split())
-    asked = min((text for text in question_query(question).windows if whole.endswith(text)), key=len, default=whole)
+    asked = last_sentence(question)
     return _VERB_FIRST.match(asked) is not None and _POLITE.match(asked) is None
 
 

@@ -17,7 +17,15 @@ from typing import Protocol
 
 from memedit.errors import InvalidPromptError
 
-__all__ = ["MAX_WINDOW_WORDS", "Query", "Utterance", "conversation_query", "is_elliptical", "question_query"]
+__all__ = [
+    "MAX_WINDOW_WORDS",
+    "Query",
+    "Utterance",
+    "conversation_query",
+    "is_elliptical",
+    "last_sentence",
+    "question_query",
+]
 
 MAX_WINDOW_WORDS = 100
 """A longer stretch of text is never a window: its embedding says what the document is about, not what is asked."""
@@ -105,6 +113,11 @@ def question_query(text: str) -> Query:
     questions = [sentence for sentence in sentences[:-1] if sentence.endswith(("?", "？"))]
     windows.extend(reversed(questions[-MAX_QUESTIONS:]))
     return _query(windows)
+
+
+def last_sentence(text: str) -> str:
+    """The sentence that a text ends with, labels such as ``Question:`` left out; "" where there is none."""
+    return (_sentences(text) or [""])[-1]
 
 
 def conversation_query(turns: Sequence[Utterance]) -> Query:

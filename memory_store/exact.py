@@ -44,7 +44,8 @@ class ExactIndex:
         """Finds the nearest vectors: scores and ids ``[queries, k]``, best first, id -1 where there are too few."""
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         ids = np.full((len(queries), k), -1, dtype=np.int64)
-        products = queries @ self._vectors.T
+        # summed in double precision: how far a sum of single-precision products is off depends on the machine
+        products = np.matmul(queries, self._vectors.T, dtype=np.float64)
         order = np.argsort(-products, axis=1, kind="stable")[:, :k]
         found = order.shape[1]
         scores[:, :found] = np.take_along_axis(products, order, axis=1)

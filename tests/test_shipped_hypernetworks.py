@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memedit.editors.ft import ExampleMaker, target_logits
+from memedit.editors.examples import ExampleMaker, target_logits
 from memedit.editors.hypernetwork_editor import frozen
 from memedit.editors.registry import create_editor
 from memedit.editors.subject import Subject

@@ -174,7 +174,7 @@ def test_what_is_trained_on_is_what_a_model_says_whose_weights_are_changed(
 ) -> None:
     """Without any of training's short cuts: each edit by itself or all together, and each prompt by itself."""
     from memedit.editors import ke, mend
-    from memedit.editors.ft import IGNORED, target_logits
+    from memedit.editors.examples import IGNORED, target_logits
     from memedit.editors.hypernetwork_editor import HypernetworkEditor
     from training.hypernetworks import _KeTask, _MendTask, _prepare
     from training.progress import SILENT

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from memedit.editors.ft import ExampleMaker
+from memedit.editors.examples import ExampleMaker
 from memedit.editors.sampling import sampled
 from memedit.editors.subject import Subject
 from memedit.editors.subject_place import TokenChoice, subject_token
