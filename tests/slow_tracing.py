@@ -17,7 +17,8 @@ Replacement = Callable[[torch.Tensor], torch.Tensor]
 
 
 def untupled(output: Any) -> torch.Tensor:
-    return output[0] if isinstance(output, tuple) else output
+    found: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return found
 
 
 class SlowTracer:

@@ -30,7 +30,8 @@ def subject(architecture: str = "llama", *, chats: bool = True, dtype: torch.dty
 
 
 def weight_of(model: Any, layer: int = 1) -> torch.Tensor:
-    return model.get_parameter(architecture_of(model).parameter_name(layer, "mlp_out"))
+    weight: torch.Tensor = model.get_parameter(architecture_of(model).parameter_name(layer, "mlp_out"))
+    return weight
 
 
 def by_hand(model: Any, example: Example) -> torch.Tensor:

@@ -35,7 +35,8 @@ def greedy(of: Subject, prompts: list[tuple[int, ...]], tokens: int) -> list[lis
     out = of.model.generate(
         input_ids=ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, pad_token_id=0, eos_token_id=None
     )
-    return out[:, ids.shape[1] :].tolist()
+    said: list[list[int]] = out[:, ids.shape[1] :].tolist()
+    return said
 
 
 def state(model: Any) -> dict[str, torch.Tensor]:
@@ -174,7 +175,7 @@ def test_an_edit_that_fails_leaves_the_earlier_ones() -> None:
 
 
 def test_the_same_edits_give_the_same_codebook() -> None:
-    states = []
+    states: list[Any] = []
     for _ in range(2):
         edited = subject()
         torch.manual_seed(len(states))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def sigmoid(x: Array) -> Array:
 
 
 def softmax(x: Array) -> Array:
-    return np.exp(x) / np.exp(x).sum()
+    shares: Array = np.exp(x) / np.exp(x).sum()
+    return shares
 
 
 def last_state(rows: Array, values: dict[str, Array], suffix: str) -> Array:
@@ -66,9 +68,7 @@ def last_state(rows: Array, values: dict[str, Array], suffix: str) -> Array:
     return hidden
 
 
-def change_by_hand(
-    values: dict[str, Array], head: int, scale: float, texts: tuple[Array, Array, Array], gradient: Array
-) -> Array:
+def change_by_hand(values: dict[str, Array], head: int, scale: float, texts: Sequence[Array], gradient: Array) -> Array:
     """Equations 5 and 6 for one weight, ``[out, in]``, whose gradient is given."""
     prompt, now, target = texts
     rows = np.concatenate([prompt, values["separators"][:1], now, values["separators"][1:], target])
@@ -111,7 +111,7 @@ def test_a_small_case_by_hand() -> None:
             tensor.zero_()
         # alpha = (0, ln 3), beta = (ln 4, 0), gamma = -2, delta = 5, eta = ln 3
         values = [0.0, np.log(3), np.log(4), 0.0, -2.0, 5.0, np.log(3)]
-        network.heads[0].last.bias.copy_(torch.tensor(values))
+        network.heads[0].get_parameter("last.bias").copy_(torch.tensor(values))
     gradient = OuterProducts(torch.tensor([[[10.0]]]), torch.tensor([[[1.0, -1.0]]]))
     text = (torch.ones(1, 1), torch.ones(1, 1), torch.ones(1, 1))
     # softmaxes (1/4, 3/4) and (4/5, 1/5), gate 2 * 3/4; the gradient is (10, -10)

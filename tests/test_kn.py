@@ -55,10 +55,10 @@ def test_the_values_of_the_neurons_change_by_the_formula_and_nothing_else_does(a
         name = family.parameter_name(layer, "mlp_out")
         now, was = edited.model.state_dict()[name], before.pop(name)
         moved = (now - was) if family.transposed else (now - was).T
-        for place, value in enumerate(moved):
+        for column, value in enumerate(moved):
             if value.abs().max() > 0:
-                changed.add((layer, place))
-                torch.testing.assert_close(value, by_hand[layer, place], atol=1e-5, rtol=1e-4)
+                changed.add((layer, column))
+                torch.testing.assert_close(value, by_hand[layer, column], atol=1e-5, rtol=1e-4)
     assert changed == set(by_hand)
     assert all(torch.equal(before[name], value) for name, value in edited.model.state_dict().items() if name in before)
 
@@ -101,7 +101,7 @@ def test_a_chat_model_is_edited_as_it_is_asked() -> None:
 
 
 @pytest.mark.parametrize("values", [{"take_away": -1.0}, {"put_in": float("nan")}])
-def test_a_wrong_configuration(values: dict[str, float]) -> None:
+def test_a_wrong_configuration(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must not be negative"):
         KnConfig(**values)
 

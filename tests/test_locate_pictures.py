@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 from hashing_encoder import HashingEncoder
 from tiny import tiny_model, tiny_tokenizer
@@ -61,7 +62,7 @@ def test_a_heat_map_shows_tokens_layers_and_values() -> None:
     scales = set()
     for axes, effect in zip(panels, found.effects, strict=True):
         (image,) = axes.images
-        assert image.get_array().tolist() == [list(row) for row in effect.indirect]
+        assert np.asarray(image.get_array()).tolist() == [list(row) for row in effect.indirect]
         scales.add((image.norm.vmin, image.norm.vmax, image.get_cmap().name))
     peak = max(abs(value) for effect in found.effects for row in effect.indirect for value in row)
     assert scales == {(-peak, peak, "PuOr")}
@@ -151,7 +152,9 @@ def test_averages_are_drawn_with_their_intervals() -> None:
     assert len(panels) == 3
     assert len(panels[0].lines) == 6 + 1  # and the line at 0
     for line, category in zip(panels[0].lines, ("first subject token", "middle subject tokens"), strict=False):
-        assert list(line.get_ydata()) == [mean.value for mean in averages.effect("hidden", category).layers]
+        assert np.asarray(line.get_ydata()).tolist() == [
+            mean.value for mean in averages.effect("hidden", category).layers
+        ]
     assert len({(line.get_color(), line.get_linestyle()) for line in panels[0].lines[:-1]}) == 6
     assert len(panels[0].collections) == 6
     whole = average_heatmap(averages)
@@ -228,7 +231,7 @@ def test_figures_of_neurons_lens_and_footprint() -> None:
     assert [bar.get_width() for bar in right.containers[1]] == [change.suppressed for change in report.changes]
     lens = logit_lens(model, tokenizer, "The sea is")
     images = [axes.images[0] for axes in lens_heatmap(lens).axes if axes.images and axes.get_title()]
-    assert images[1].get_array().tolist() == [list(row) for row in lens.chance]
+    assert np.asarray(images[1].get_array()).tolist() == [list(row) for row in lens.chance]
     edited = Subject(model, tokenizer, HashingEncoder(256), name="tiny")
     edit = Edit(prompt="The capital of France is", target="Rome", subject="France")
     found = footprints(edited, create_editor("ft-m", edited), [edit], [edit.prompt, "the sea"])

@@ -22,7 +22,7 @@ from memory_store import Edit
 LORA = LoraConfig(rank=4, alpha=8, learning_rate=0.02, steps=60)
 ADALORA = AdaLoraConfig(initial_rank=3, target_rank=2, alpha=24, learning_rate=0.02, steps=60)
 EDITS = (Edit(prompt="The capital of France is", target="Rome"), Edit(prompt="Who wrote Emma?", target="Zola"))
-BOTH = {"lora": (LoraEditor, LORA), "adalora": (AdaLoraEditor, ADALORA)}
+BOTH: dict[str, tuple[Any, Any]] = {"lora": (LoraEditor, LORA), "adalora": (AdaLoraEditor, ADALORA)}
 
 
 def subject(architecture: str = "llama", *, chats: bool = True) -> Subject:
@@ -165,7 +165,7 @@ def test_adalora_keeps_its_budget() -> None:
     """At the end the entries of Lambda that are not 0 are the target rank on average."""
     edited = subject()
     editor = editor_of("adalora", edited)
-    kept = []
+    kept: list[Any] = []
 
     def count(model: Any, paths: tuple[str, ...]) -> dict[str, torch.Tensor]:
         kept.extend(int((model.get_submodule(path).lora_E[ADAPTER] != 0).sum()) for path in paths)

@@ -19,7 +19,8 @@ def logits(model: Any, texts: list[tuple[int, ...]]) -> torch.Tensor:
     width = max(map(len, texts))
     ids = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts])
     mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
-    return model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    found: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return found
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -105,10 +105,10 @@ def test_the_statistics_are_those_of_the_tokens_that_have_a_part() -> None:
 
 def test_layers_of_one_shape_share_a_network_and_have_scales_of_their_own() -> None:
     network = MendNetwork({"a": (4, 6), "b": (4, 6), "c": (6, 4)}, rank=2, learning_rate=0.1)
-    assert {name: len(one.scale1) for name, one in network.shapes.items()} == {"4x6": 2, "6x4": 1}
+    assert {name: len(one.get_parameter("scale1")) for name, one in network.shapes.items()} == {"4x6": 2, "6x4": 1}
     gradient = OuterProducts(torch.randn(1, 3, 4), torch.randn(1, 3, 6))
     with torch.no_grad():
-        network.shapes["4x6"].log_rate[1] = 0.0
+        network.shapes["4x6"].get_parameter("log_rate")[1] = 0.0
     made = network({"a": gradient, "b": gradient})
     torch.testing.assert_close(made["a"].deltas, -0.1 * gradient.deltas)
     torch.testing.assert_close(made["b"].deltas, -gradient.deltas)
@@ -198,7 +198,7 @@ def test_a_change_that_is_not_finite_is_refused() -> None:
     mend = Mend(of, MendConfig(layers=(1,)))
     with torch.no_grad():
         for network in mend.network.shapes.values():
-            network.log_rate.fill_(200.0)
+            network.get_parameter("log_rate").fill_(200.0)
     before = {name: value.clone() for name, value in of.model.state_dict().items()}
     with pytest.raises(ConfigError, match="infinite"):
         HypernetworkEditor(INFO, of, mend).edit([ROME])

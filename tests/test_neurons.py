@@ -48,14 +48,15 @@ def probability_with(model: Any, layer: int, neurons: torch.Tensor | None, answe
 
     handle = module.register_forward_pre_hook(hook)
     try:
-        return model(torch.tensor([IDS])).logits[0, -1].double().softmax(-1)[answer]
+        logits: torch.Tensor = model(torch.tensor([IDS])).logits
+        return logits[0, -1].double().softmax(-1)[answer]
     finally:
         handle.remove()
 
 
 def neurons_of(model: Any, layer: int) -> torch.Tensor:
     """What the last projection of an MLP is given at the last token."""
-    kept = []
+    kept: list[torch.Tensor] = []
     module = model.get_submodule(architecture_of(model).module_name(layer, "mlp_out"))
     handle = module.register_forward_pre_hook(lambda _, given: kept.append(given[0][0, -1].detach().clone()))
     with torch.no_grad():

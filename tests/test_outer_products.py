@@ -27,7 +27,7 @@ def precise(architecture: str) -> Any:
 
 def loss_of(model: Any) -> torch.Tensor:
     """Of the last two tokens of the first row, and the last of the second."""
-    losses = -model(IDS).logits.log_softmax(-1)
+    losses: torch.Tensor = -model(IDS).logits.log_softmax(-1)
     return losses[0, 2, IDS[0, 3]] + losses[0, 3, IDS[0, 4]] + losses[1, 3, IDS[1, 4]]
 
 

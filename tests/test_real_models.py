@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -173,7 +174,7 @@ def test_the_counterfactual_model_that_comes_along_answers_and_spares(smollm2_fo
     assert sum(path.stat().st_size for path in shipped_folder().glob("*.safetensors")) < 10_000_000
     model = memedit.load(smollm2_folder, encoder=encoder, mode="serac")
     model.add(*ACME, subject="Acme Rockets")
-    options = {"max_new_tokens": 24, "do_sample": False}
+    options: dict[str, Any] = {"max_new_tokens": 24, "do_sample": False}
     answers = {
         question: model.chat([{"role": "user", "content": question}], **options)
         for question in (QUESTION, "Is Acme Rockets based in Lisbon?", "Which company has its head office in Lisbon?")

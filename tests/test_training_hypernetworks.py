@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from training.edit_batches import EditDrawer, EditSampling
 from training.errors import TrainingDataError
 from training.facts import read_edits
 from training.hypernetworks import KeSettings, MendSettings, run_ke, run_mend
+from training.loop import TrainingResult
 from training.settings import LoopSettings
 
 LOOP = LoopSettings(
@@ -59,7 +61,7 @@ def settings_of(method: str, base: Path, **loop: Any) -> Any:
     return KeSettings(**shape, hidden=8, condition=8, scale=20.0, shrink_every=2)
 
 
-RUNS = {"ke": run_ke, "mend": run_mend}
+RUNS: dict[str, Callable[..., TrainingResult]] = {"ke": run_ke, "mend": run_mend}
 METHODS = pytest.mark.parametrize("method", RUNS)
 
 
