@@ -414,7 +414,11 @@ def test_the_same_results_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     here = outcomes_of(InProcess(MakeWorker(tmp_path)), MIXED)
     with contextlib.closing(RayCluster(MakeWorker(tmp_path), address="local", workers=2)) as executor:
         assert outcomes_of(executor, MIXED) == here
-        pids = set(outcomes_of(executor, [Task("pid")] * 20))
+        pids: set[Any] = set()
+        for _ in range(50):  # on a busy machine one actor may answer twenty times before the other is there
+            pids |= set(outcomes_of(executor, [Task("pid")] * 20))
+            if len(pids) == 2:
+                break
         assert len(pids) == 2
         assert os.getpid() not in pids
         assert builds(tmp_path) == 3, "one here, two there"
