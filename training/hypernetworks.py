@@ -78,16 +78,15 @@ class MendSettings:
     rank: int = 64
     edit_learning_rate: float = 4e-4
     rate_scale: float = 10.0
-    c_edit: float = 0.5
+    c_edit: float = 0.2
     c_loc: float = 1.0
-    sampling: EditSampling = field(default_factory=EditSampling)
+    sampling: EditSampling = field(default_factory=lambda: EditSampling(edits=2000, dev_edits=48, places=2))
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=300,
+            steps=1000,
             learning_rate=1e-3,
-            evaluate_every=50,
+            evaluate_every=200,
             weight_decay=0.0,
-            patience=4,
             precision="bfloat16",
         )
     )
