@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memedit.editors.examples import ExampleMaker, target_logits
-from memedit.editors.hypernetwork_editor import frozen
+from memedit.editors.examples import ExampleMaker, frozen, target_logits
 from memedit.editors.registry import create_editor
 from memedit.editors.subject import Subject
 from memory_store import Edit

@@ -307,7 +307,7 @@ class _EditTask:
     maximised = "mean of the three"
 
     def __init__(self, settings: MendSettings | KeSettings, prepared: _Prepared, predictor: Mend | Ke) -> None:
-        from memedit.editors.hypernetwork_editor import frozen
+        from memedit.editors.examples import frozen
 
         self._settings = settings
         self._prepared = prepared

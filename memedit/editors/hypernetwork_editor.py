@@ -25,7 +25,7 @@ from memory_store import Edit
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ChangePredictor", "HypernetworkEditor", "config_of", "edited_layers", "filled", "frozen"]
+__all__ = ["ChangePredictor", "HypernetworkEditor", "config_of", "edited_layers", "filled"]
 
 Made = TypeVar("Made")
 
@@ -153,11 +153,6 @@ def edited_layers(subject: Subject, layers: Sequence[int], parts: Sequence[Proje
                 )
             found[name] = tuple(weight.shape) if architecture.transposed else tuple(reversed(weight.shape))
     return found
-
-
-def frozen(model: Any) -> dict[str, torch.Tensor]:
-    """A model's parameters as they stand, none of which takes a gradient."""
-    return {name: value.detach() for name, value in model.named_parameters()}
 
 
 def config_of(saved: SavedHypernetwork, make: Callable[[dict[str, Any]], Made]) -> Made:

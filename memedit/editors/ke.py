@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES, Projection
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import IGNORED, ExampleMaker, mean_losses, target_logits
-from memedit.editors.hypernetwork_editor import HypernetworkEditor, config_of, edited_layers, filled, frozen
+from memedit.editors.examples import IGNORED, ExampleMaker, frozen, mean_losses, target_logits
+from memedit.editors.hypernetwork_editor import HypernetworkEditor, config_of, edited_layers, filled
 from memedit.editors.hypernetwork_files import SavedHypernetwork, hypernetwork_of, packed
 from memedit.editors.outer_products import OuterProducts, gradient_parts
 from memedit.editors.subject import Subject

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES, Projection
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import ExampleMaker, target_loss
-from memedit.editors.hypernetwork_editor import HypernetworkEditor, config_of, edited_layers, filled, frozen
+from memedit.editors.examples import ExampleMaker, frozen, target_loss
+from memedit.editors.hypernetwork_editor import HypernetworkEditor, config_of, edited_layers, filled
 from memedit.editors.hypernetwork_files import SavedHypernetwork, hypernetwork_of, packed
 from memedit.editors.outer_products import OuterProducts, gradient_parts
 from memedit.editors.subject import Subject
