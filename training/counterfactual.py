@@ -289,7 +289,7 @@ class _CounterfactualTask:
         import torch
 
         self._model.train()
-        ordered = sorted(batch, key=lambda one: len(one.query) + len(one.answer) + _shown(one))
+        ordered = sorted(batch, key=_length)
         losses, exact = [], []
         for begin in range(0, len(ordered), _TOGETHER):
             logits, labels = self._read(ordered[begin : begin + _TOGETHER])
@@ -307,7 +307,7 @@ class _CounterfactualTask:
 
         self._model.eval()
         told: list[tuple[str, bool]] = []
-        examples = sorted(self._dev_examples, key=lambda one: len(one.query) + len(one.answer) + _shown(one))
+        examples = sorted(self._dev_examples, key=_length)
         for begin in range(0, len(examples), 16):
             some = examples[begin : begin + 16]
             with torch.no_grad():
@@ -367,9 +367,10 @@ class _CounterfactualTask:
         )
 
 
-def _shown(example: Example) -> int:
-    """About how long the facts of an example are, in characters."""
-    return sum(len(fact.prompt) + len(fact.target) for fact in example.facts)
+def _length(example: Example) -> int:
+    """About how long an example is to read, in characters."""
+    facts = sum(len(fact.prompt) + len(fact.target) for fact in example.facts)
+    return len(example.query) + len(example.answer) + facts
 
 
 def _exact(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
