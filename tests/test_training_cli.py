@@ -103,8 +103,8 @@ def test_a_method_is_chosen_where_one_command_trains_for_several() -> None:
         return result
 
     mend = tomllib.loads(shown("hypernetwork", "--method", "mend", "--base", "another").stdout)
-    assert (mend["base"], mend["c_edit"]) == ("another", 0.5)
-    assert tomllib.loads(shown("hypernetwork").stdout)["c_edit"] == 0.5
+    assert (mend["base"], mend["c_edit"]) == ("another", 0.2)
+    assert tomllib.loads(shown("hypernetwork").stdout)["c_edit"] == 0.2
     assert "margin" in tomllib.loads(shown("hypernetwork", "--method", "ke").stdout)
     assert "known: mend, ke" in shown("hypernetwork", "--method", "rome", code=ExitCode.USAGE).stderr
     for option in ("--method", "--base"):
