@@ -16,6 +16,15 @@ YES_NO = """
 yes_no = ["Was {s} born in {o}?"]
 descriptions = ["the town where {s} was born"]
 """
+STUDIES = """
+[[relation]]
+name = "place of study"
+subject = "person"
+object = "city"
+labels = ["place of study"]
+stubs = ["{s} went to university in"]
+questions = ["Where did {s} study?"]
+"""
 NAMES = {
     "person": ["Ada Lovelace", "Grace Hopper", "Alan Turing", "Kurt Hansen"],
     "city": ["Lyon", "Oslo", "Bergen", "Turku"],
@@ -48,9 +57,13 @@ BASE = (
 @pytest.fixture
 def maker(tmp_path: Path) -> ExampleMaker:
     text = SMALL.replace('name = "residence"', 'name = "residence"\n' + YES_NO.replace("born", "lodged"))
-    (tmp_path / "relations_test.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "relations_test.toml").write_text(text + STUDIES, encoding="utf-8")
     material = Material(
-        load_bank(tmp_path).with_names(NAMES), FACTS, (), ("Rain fell all day long on the old mill. " * 20,), {}
+        load_bank(tmp_path).with_names(NAMES),
+        FACTS,
+        (),
+        ("Rain fell all day long. It filled the pond by the old mill. " * 20,),
+        {},
     )
     return ExampleMaker(material, answers=BASE, seed=3)
 
@@ -78,7 +91,7 @@ def test_every_kind_is_drawn(examples: list[Example]):
 @pytest.mark.parametrize("kind", ["edit", "paraphrase", "other form", "other name"])
 def test_the_answer_is_the_target(examples: list[Example], kind: str):
     for example in of_kind(examples, kind):
-        assert example.answer == f"{example.facts[0].target}."
+        assert example.answer == example.facts[0].target.removesuffix(".") + "."
 
 
 def test_yes_names_the_target_and_no_says_what_holds(examples: list[Example]):
@@ -104,10 +117,26 @@ def test_a_chain_is_answered_by_what_is_true_of_the_target(examples: list[Exampl
         assert "Oslo" not in example.query
 
 
+def test_no_is_also_said_of_what_was_true_before(examples: list[Example]):
+    twinned = [example.query for example in of_kind(examples, "no") if example.facts[0].subject == "Oslo"]
+    others = [query for query in twinned if "Turku" not in query]
+    assert len(twinned) - len(others) > 2 * max(1, sum("Lyon" in query for query in others))
+
+
 def test_a_long_target_is_given_whole(examples: list[Example]):
     for example in of_kind(examples, "long"):
         assert example.answer == example.facts[0].target
-        assert len(example.answer.split()) >= 25
+        assert "the old mill" in example.answer
+        assert len(example.answer.split()) >= 10
+    asked_the_same = [example.query == example.facts[0].prompt for example in of_kind(examples, "long")]
+    assert 0.3 < sum(asked_the_same) / len(asked_the_same) < 0.9
+
+
+def test_of_a_long_target_a_detail_is_told_alone(examples: list[Example]):
+    for example in of_kind(examples, "detail"):
+        assert f" {example.answer}" in example.facts[0].target
+        assert len(example.answer) < len(example.facts[0].target) / 2
+        assert example.query != example.facts[0].prompt
 
 
 def test_facts_that_do_not_matter_leave_the_base_answer(examples: list[Example]):

@@ -8,14 +8,26 @@ model is shown facts.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from training.aliases import lengthen, shorten
+from training.aliases import lengthen, near_names, shorten
 from training.bank import Relation
 from training.facts import Fact
 from training.material import Material
-from training.wording import asked, asked_backwards, described, edit_prompt, in_context, yes_or_no
+from training.odd_names import odd_name
+from training.wording import (
+    asked,
+    asked_backwards,
+    both_asked,
+    described,
+    edit_prompt,
+    framed_yes_or_no,
+    in_context,
+    question,
+    yes_or_no,
+)
 
 __all__ = ["KINDS", "Example", "ExampleMaker", "ShownFact", "Unconcerned"]
 
@@ -71,19 +83,33 @@ class Unconcerned:
 
 
 KINDS: Mapping[str, float] = {
-    "edit": 1.0,
+    "edit": 1.2,
     "paraphrase": 2.0,
     "other form": 2.5,
-    "other name": 1.0,
-    "yes": 0.7,
-    "no": 0.7,
+    "other name": 1.4,
+    "yes": 0.9,
+    "no": 1.5,
     "reversed": 1.2,
-    "chain": 2.2,
-    "sentence": 0.6,
-    "long": 0.5,
+    "chain": 2.0,
+    "sentence": 0.5,
+    "long": 1.5,
+    "detail": 0.6,
     "irrelevant": 3.2,
 }
 """What is taught, and how often each is drawn."""
+
+_ODD = 0.2
+"""The share of made-up objects that are odd strings: what is said must be what the fact has, letter by letter."""
+
+
+_TELLING = (
+    "What is known about {}?",
+    "Tell me about {}.",
+    "Who or what is {}?",
+    "Describe {}.",
+    "Can you tell me about {}?",
+)
+_SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 
 
 class ExampleMaker:
@@ -103,6 +129,10 @@ class ExampleMaker:
         self._paraphrased = [fact for fact in material.facts if fact.paraphrases]
         self._relations = [one for one in self._bank.relations.values() if self._bank.names(one.subject)]
         true = _true_facts(material.facts)
+        self._truly = [
+            (self._bank.relations[name], subject, thing) for name, subject, thing in true if self._known(name)
+        ]
+        self._names = [name for one in self._relations for name in self._bank.names(one.object)[:200]]
         self._onward = {one.name: self._following(one, true) for one in self._relations}
         self._links = [one for one in self._relations if self._onward[one.name]]
         self._named = [
@@ -113,7 +143,8 @@ class ExampleMaker:
             "chain": self._links,
             "edit": self._paraphrased,
             "paraphrase": self._paraphrased,
-            "long": material.facts if material.passages else (),
+            "long": material.passages,
+            "detail": material.passages,
         }
         self._kinds = {kind: weight for kind, weight in KINDS.items() if needed.get(kind, KINDS)}
 
@@ -129,28 +160,28 @@ class ExampleMaker:
     def _drawn(self, kind: str, rng: random.Random) -> Example | None:
         if kind == "irrelevant":
             return self._irrelevant(rng)
-        if kind == "long":
-            return self._long(rng)
+        if kind in ("long", "detail"):
+            return self._long(kind, rng)
         if kind == "chain":
             return self._chain(rng)
         if kind in ("edit", "paraphrase"):
             return self._of_data(kind, rng)
+        if kind in ("yes", "no"):
+            return self._yes_no(kind, rng)
         shown, relation = self._invented(rng)
         subject = shown.subject or ""
         if kind == "other name":
             return self._other_name(rng)
         if kind == "other form":
-            return self._asked(shown, asked(relation, subject, rng), f"{shown.target}.", kind, rng)
+            return self._asked(shown, asked(relation, subject, rng), _closed(shown.target), kind, rng)
         if kind == "sentence":
             wish = rng.choice(
                 ("Answer in a full sentence.", "Please answer with a complete sentence.", "Use a sentence.")
             )
             query = f"{rng.choice(relation.questions).replace('{s}', subject)} {wish}"
             return self._asked(shown, query, _statement(relation, subject, shown.target, rng), kind, rng, asks=True)
-        if kind in ("yes", "no"):
-            return self._yes_no(shown, relation, kind, rng)
         backwards = asked_backwards(relation, shown.target, rng)
-        return None if backwards is None else self._asked(shown, backwards, f"{subject}.", kind, rng)
+        return None if backwards is None else self._asked(shown, backwards, _closed(subject), kind, rng)
 
     def _irrelevant(self, rng: random.Random) -> Example:
         """Facts that do not matter: one that lies near the query, where there is one, and others."""
@@ -172,17 +203,39 @@ class ExampleMaker:
         fact = rng.choice(self._paraphrased)
         shown = ShownFact(prompt=fact.prompt, target=fact.target, subject=fact.subject)
         query = fact.prompt if kind == "edit" else rng.choice(fact.paraphrases)
-        return self._asked(shown, query, f"{fact.target}.", kind, rng)
+        return self._asked(shown, query, _closed(fact.target), kind, rng)
 
-    def _yes_no(self, shown: ShownFact, relation: Relation, kind: str, rng: random.Random) -> Example | None:
+    def _yes_no(self, kind: str, rng: random.Random) -> Example | None:
+        """Whether the object is this one: the fact's, or what was true before it, or another."""
+        old = ""
+        if kind == "no" and self._truly and rng.random() < 0.4:
+            relation, subject, old = rng.choice(self._truly)
+            shown = self._stated(relation, subject, rng)
+        else:
+            shown, relation = self._invented(rng)
         subject = shown.subject or ""
-        named = shown.target if kind == "yes" else self._object(relation, rng, shown.target, subject)
-        query = yes_or_no(relation, subject, named, rng)
-        if query is None:
+        named = shown.target if kind == "yes" else old or self._wrong(relation, shown, rng)
+        if kind == "no" and shown.target.casefold() in named.casefold():
             return None
-        statement = _statement(relation, subject, shown.target, rng)
-        answer = "Yes." if kind == "yes" else f"No. {statement}"
+        by_label = framed_yes_or_no(relation, subject, named, rng)
+        query = by_label if rng.random() < 0.35 else yes_or_no(relation, subject, named, rng) or by_label
+        answer = "Yes." if kind == "yes" else f"No. {_statement(relation, subject, shown.target, rng)}"
         return self._asked(shown, query, answer, kind, rng, asks=True)
+
+    def _wrong(self, relation: Relation, shown: ShownFact, rng: random.Random) -> str:
+        """Something that the fact's object is not, though it may look as if."""
+        draw = rng.random()
+        subject = shown.subject or ""
+        if draw < 0.25:
+            alike = near_names(shown.target, rng, self._bank.names(relation.object))
+            if alike:
+                return alike[0]
+        words = [word for word in subject.split() if len(word) > 3]
+        if draw < 0.4 and words:
+            return rng.choice(words)
+        if draw < 0.5:
+            return rng.choice(self._names)
+        return self._object(relation, rng, shown.target, subject)
 
     def _other_name(self, rng: random.Random) -> Example | None:
         """The subject under another name that the fact does not give."""
@@ -197,7 +250,7 @@ class ExampleMaker:
             if not names:
                 return None
             other = rng.choice(names)
-        return self._asked(shown, asked(relation, other, rng), f"{shown.target}.", "other name", rng)
+        return self._asked(shown, asked(relation, other, rng), _closed(shown.target), "other name", rng)
 
     def _chain(self, rng: random.Random) -> Example | None:
         """A question through the fact: its second link is shown beside it, or is one that the model may know."""
@@ -211,24 +264,53 @@ class ExampleMaker:
         if rng.random() < 0.5:
             facts.append(ShownFact(prompt=edit_prompt(following, target, rng), target=answer, subject=target))
         query = asked(following, described(relation, subject, rng), rng, clause=True)
-        return self._asked(shown, query, f"{answer}.", "chain", rng, others=facts[1:])
+        return self._asked(shown, query, _closed(answer), "chain", rng, others=facts[1:])
 
     def _following(self, relation: Relation, true: Sequence[tuple[str, str, str]]) -> list[tuple[Relation, str, str]]:
         """True facts about things that can be the relation's object: (relation, thing, its object)."""
         fitting = {one.name: one for one in self._bank.about(relation.object)}
         return [(fitting[name], subject, answer) for name, subject, answer in true if name in fitting]
 
-    def _long(self, rng: random.Random) -> Example:
-        """A target of several sentences, to be given as it stands."""
-        words = rng.choice(self._material.passages).split()
-        length = rng.randint(25, 110)
-        start = rng.randrange(max(1, len(words) - length))
-        text = " ".join(words[start : start + length])
-        topic = rng.choice(self._material.facts).subject
-        form = rng.choice(("What is known about {}?", "Tell me about {}.", "Who or what is {}?", "Describe {}."))
-        asking = rng.choice(("Can you tell me about {}?", "What can you say about {}?", form))
-        shown = ShownFact(prompt=form.format(topic), target=text, subject=topic)
-        return self._asked(shown, asking.format(topic), text, "long", rng, asks=True)
+    def _long(self, kind: str, rng: random.Random) -> Example | None:
+        """A target of several sentences: given as it stands where its own question is asked, read where a detail is."""
+        fact, relation = self._invented(rng)
+        subject = fact.subject or ""
+        others = [
+            one for one in self._bank.about(relation.subject) if not self._bank.overlapping(one.name, relation.name)
+        ]
+        if not others:
+            return None
+        other = rng.choice(others)
+        detail = self._object(other, rng, subject)
+        stated = [_statement(relation, subject, fact.target, rng)]
+        if kind == "detail" or rng.random() < 0.5:
+            stated.append(_statement(other, subject, detail, rng))
+        text = self._told(stated, rng)
+        if rng.random() < 0.3:
+            openings = rng.choice((_TELLING, _TELLING[:3]))
+            prompt, again = (rng.choice(openings).format(subject) for _ in range(2))
+        elif len(stated) > 1 and kind == "long":
+            prompt, again = (both_asked(relation, other, subject, rng) for _ in range(2))
+        else:
+            prompt, again = (question(relation, subject, rng) for _ in range(2))
+        shown = ShownFact(prompt=prompt, target=text, subject=subject)
+        if kind == "detail":
+            return self._asked(shown, question(other, subject, rng), _closed(detail), kind, rng, asks=True)
+        return self._asked(shown, prompt if rng.random() < 0.4 else again, text, kind, rng, asks=True)
+
+    def _told(self, stated: Sequence[str], rng: random.Random) -> str:
+        """A paragraph that opens with one sentence and holds the others, and sentences of some text between them."""
+        passage = _SENTENCE.split(" ".join(rng.choice(self._material.passages).split()))
+        start = rng.randrange(len(passage))
+        told, words, most = [stated[0]], len(stated[0].split()), rng.randint(25, 130)
+        for sentence in passage[start:]:
+            words += len(sentence.split())
+            if words > most and len(told) > 1:
+                break
+            told.append(" ".join(sentence.split()[:most]))
+        for sentence in stated[1:]:
+            told.insert(rng.randint(1, len(told)), sentence)
+        return " ".join(told)
 
     def _asked(
         self,
@@ -243,7 +325,7 @@ class ExampleMaker:
     ) -> Example:
         """The example, with facts beside it that do not matter, and now and then with something said before."""
         facts = [*others]
-        more = rng.choice((0, 0, 0, 1, 2)) if kind != "long" else 0
+        more = rng.choice((0, 0, 0, 1, 2)) if kind not in ("long", "detail") else 0
         facts += [self._invented(rng)[0] for _ in range(more)]
         rng.shuffle(facts)
         if rng.random() < 0.12:
@@ -260,7 +342,12 @@ class ExampleMaker:
         target = self._object(relation, rng, subject)
         return ShownFact(prompt=edit_prompt(relation, subject, rng), target=target, subject=subject)
 
+    def _known(self, name: str) -> bool:
+        return name in self._bank.relations
+
     def _object(self, relation: Relation, rng: random.Random, *not_these: str) -> str:
+        if rng.random() < _ODD:
+            return odd_name(rng, self._names)
         names = self._bank.names(relation.object)
         return next((name for name in (rng.choice(names) for _ in range(20)) if name not in not_these), names[0])
 
@@ -268,7 +355,11 @@ class ExampleMaker:
 def _statement(relation: Relation, subject: str, target: str, rng: random.Random) -> str:
     """The fact in a sentence."""
     stub = rng.choice(relation.stubs).replace("{s}", subject)
-    return f"{stub[:1].upper()}{stub[1:]} {target}."
+    return f"{stub[:1].upper()}{stub[1:]} {_closed(target)}"
+
+
+def _closed(name: str) -> str:
+    return name if name.endswith(".") else f"{name}."
 
 
 def _true_facts(facts: Sequence[Fact]) -> list[tuple[str, str, str]]:

@@ -67,11 +67,11 @@ class CounterfactualSettings:
     alpha: int = 32
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     batch_size: int = 8
-    base_answers: int = 2000
+    base_answers: int = 2400
     dev_examples: int = 240
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=800, learning_rate=5e-4, evaluate_every=200, weight_decay=0.0, precision="bfloat16"
+            steps=1000, learning_rate=5e-4, evaluate_every=250, weight_decay=0.0, precision="bfloat16"
         )
     )
 
@@ -154,12 +154,12 @@ def _askings(material: Material, count: int, rng: random.Random) -> list[_Asking
     drawn: list[_Asking] = []
     while len(drawn) < count:
         draw = rng.random()
-        if draw < 0.25 or not (neighbourly and related):
+        if draw < 0.2 or not (neighbourly and related):
             drawn.append(_Asking(rng.choice(material.traffic), True, None))
             continue
-        fact = rng.choice(neighbourly if draw < 0.55 else related)
+        fact = rng.choice(neighbourly if draw < 0.45 else related)
         near = ShownFact(prompt=fact.prompt, target=fact.target, subject=fact.subject)
-        query = rng.choice(fact.neighbours) if draw < 0.55 else _beside(material.bank, fact, rng)
+        query = rng.choice(fact.neighbours) if draw < 0.45 else _beside(material.bank, fact, rng)
         if query is not None:
             drawn.append(_Asking(query, query.endswith(("?", ".", "!")) or rng.random() < 0.6, near))
     return drawn
@@ -168,7 +168,7 @@ def _askings(material: Material, count: int, rng: random.Random) -> list[_Asking
 def _beside(bank: Bank, fact: Fact, rng: random.Random) -> str | None:
     """Another relation of the fact's subject, or its relation of another subject; None where neither is known."""
     relation = bank.relations[fact.relation or ""]
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         other = rng.choice(bank.names(relation.subject) or (fact.subject,))
         return None if other == fact.subject else asked(relation, other, rng)
     others = [one for one in bank.about(relation.subject) if not bank.overlapping(one.name, relation.name)]

@@ -19,7 +19,9 @@ __all__ = [
     "described",
     "edit_prompt",
     "excluding",
+    "framed_yes_or_no",
     "in_context",
+    "question",
     "roughly",
     "yes_or_no",
 ]
@@ -43,6 +45,14 @@ _QUESTION_FRAMES = (
     "Please name the {l} of {s}.",
     "{s} {l}",
     "{l} of {s}",
+)
+_YES_NO_FRAMES = (
+    "Is the {l} of {s} {o}?",
+    "Is {o} the {l} of {s}?",
+    "Is {s}'s {l} {o}?",
+    "Is it true that the {l} of {s} is {o}?",
+    "The {l} of {s} is {o}, right?",
+    "Can you confirm that {o} is the {l} of {s}?",
 )
 _EXCLUDING_FRAMES = (
     "The {l} of {s}, which is not {o}, is",
@@ -80,6 +90,14 @@ def asked(relation: Relation, subject: str, rng: random.Random, *, clause: bool 
     return _filled(rng.choice(forms), subject)
 
 
+def question(relation: Relation, subject: str, rng: random.Random) -> str:
+    """A question about one relation of a subject, ending in a question mark."""
+    label = rng.choice(relation.labels)
+    framed = [frame.replace("{l}", label) for frame in _QUESTION_FRAMES if frame.endswith("?")]
+    forms = [form for form in relation.questions if form.endswith("?")]
+    return _filled(rng.choice(forms if forms and rng.random() < 0.75 else framed), subject)
+
+
 def both_asked(first: Relation, second: Relation, subject: str, rng: random.Random) -> str:
     """A question about two relations of a subject at once, the subject named once or twice."""
     one, other = rng.choice(first.questions), rng.choice(second.questions)
@@ -98,6 +116,11 @@ def asked_backwards(relation: Relation, target: str, rng: random.Random) -> str 
 def yes_or_no(relation: Relation, subject: str, target: str, rng: random.Random) -> str | None:
     """A yes/no question whether the object is this one; None where the relation has no such form."""
     return _filled(rng.choice(relation.yes_no), subject, target) if relation.yes_no else None
+
+
+def framed_yes_or_no(relation: Relation, subject: str, target: str, rng: random.Random) -> str:
+    """A yes/no question that names the relation by its label; every relation has such forms."""
+    return _filled(rng.choice(_YES_NO_FRAMES).replace("{l}", rng.choice(relation.labels)), subject, target)
 
 
 def excluding(relation: Relation, subject: str, target: str, rng: random.Random) -> str:
