@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.results_page import written
 from memedit.evaluation.files import read_report
 
 ROOT = Path(__file__).parent.parent
@@ -82,3 +83,11 @@ def test_a_published_run_stands_alone(run):
     report = read_report(run / "results.json")
     assert report.provenance["data_sha256"]
     assert report.provenance["versions"]["torch"]
+
+
+def test_the_tables_can_be_written_anew():
+    page = PAGE.read_text(encoding="utf-8")
+    for path in RUNS:
+        assert written(page, path.name, read_report(path / "results.json")) == page
+    with pytest.raises(SystemExit, match="no heading '## none'"):
+        written(page, "none", read_report(RUNS[0] / "results.json"))
