@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from memedit.architectures import architecture_of
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
 from memedit.editors.examples import Example, ExampleMaker
 from memedit.editors.subject import Subject
@@ -24,7 +23,7 @@ from memory_store import Edit
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["AttachedEditor", "ordinary_inputs", "projection_widths"]
+__all__ = ["AttachedEditor", "ordinary_inputs"]
 
 A = TypeVar("A", bound="torch.nn.Module")
 
@@ -151,12 +150,6 @@ def ordinary_inputs(subject: Subject, path: str, *, template: bool | None = None
     while all(row[: same + 1] == rows[0][: same + 1] for row in rows):
         same += 1
     return torch.cat([read[0], *(one[same:] for one in read[1:])]).float()
-
-
-def projection_widths(subject: Subject, path: str) -> tuple[int, int]:
-    """How wide what a projection inside a layer reads is, and what it gives out."""
-    given, read = subject.model.get_submodule(path).weight.shape
-    return (given, read) if architecture_of(subject.model).transposed else (read, given)
 
 
 def _bytes(module: torch.nn.Module) -> int:

@@ -26,13 +26,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from memedit.architectures import ARCHITECTURES, architecture_of
+from memedit.architectures import ARCHITECTURES
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend, mini_batches
 from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
-from memedit.editors.trained import TrainedEditor, check_trainable, checked_layer
+from memedit.editors.trained import TrainedEditor
+from memedit.editors.weights import output_projection
 from memedit.errors import ConfigError
 from memedit.frozen_layers import FrozenLayers
 
@@ -125,17 +126,15 @@ class FtEditor(TrainedEditor):
         ending: Whether the token that ends a turn is trained as part of the target.
 
     Raises:
-        UnsupportedCallError: The model's architecture is not supported, or its weight cannot be trained.
+        UnsupportedCallError: The model's architecture is not supported, or its weight cannot be changed.
         ConfigError: The model has no such layer, or no chat template where one is asked for.
     """
 
     def __init__(
         self, subject: Subject, config: FtConfig | None = None, *, info: MethodInfo = INFO, ending: bool = True
     ) -> None:
-        architecture = architecture_of(subject.model)
         self.config = config if config is not None else default_config(subject.model)
-        self.parameter = architecture.parameter_name(checked_layer(subject, self.config.layer), "mlp_out")
-        check_trainable(subject, self.parameter)
+        self.parameter = output_projection(subject, self.config.layer).parameter
         super().__init__(subject, info, ExampleMaker(subject, template=self.config.template, ending=ending))
 
     def _trained(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:

@@ -88,7 +88,7 @@ class FtLEditor(FtEditor):
         config: How to train; by default as the table has it.
 
     Raises:
-        UnsupportedCallError: The model's architecture is not supported, or its weight cannot be trained.
+        UnsupportedCallError: The model's architecture is not supported, or its weight cannot be changed.
         ConfigError: The model has no such layer, or no chat template where one is asked for.
     """
 

@@ -35,13 +35,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from memedit.architectures import ARCHITECTURES, architecture_of
-from memedit.editors.attached import AttachedEditor, projection_widths
+from memedit.editors.attached import AttachedEditor
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend
 from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
-from memedit.editors.trained import checked_layer
+from memedit.editors.weights import checked_layer, widths_of
 from memedit.errors import ConfigError
 from memedit.frozen_layers import FrozenLayers
 from memedit.passes import inputs_of
@@ -127,7 +127,7 @@ class GraceEditor(AttachedEditor["Codebook"]):
     def _fresh(self) -> Codebook:
         from memedit.editors.codebook import Codebook
 
-        read, given = projection_widths(self._subject, self.path)
+        read, given = widths_of(self._subject, self.path)
         return Codebook(read, given, device=self._subject.model.device)
 
     def _learn(self, addition: Codebook, example: Example) -> None:

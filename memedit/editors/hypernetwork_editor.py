@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from memedit.architectures import LayerPart, Projection, architecture_of
+from memedit.architectures import Projection, architecture_of
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
 from memedit.editors.hypernetwork_files import SavedHypernetwork
 from memedit.editors.outer_products import OuterProducts
 from memedit.editors.subject import Subject
-from memedit.editors.weights import EditedWeights
-from memedit.errors import ConfigError, DataFileError, UnsupportedCallError
+from memedit.editors.weights import EditedWeights, check_changeable, checked_layer, widths_of
+from memedit.errors import ConfigError, DataFileError
 from memory_store import Edit
 
 if TYPE_CHECKING:
@@ -136,22 +136,14 @@ def edited_layers(subject: Subject, layers: Sequence[int], parts: Sequence[Proje
         ConfigError: The model has no such layer.
     """
     architecture = architecture_of(subject.model)
-    count = architecture.layer_count(subject.model)
     found: dict[str, tuple[int, int]] = {}
     for layer in layers:
-        if not 0 <= layer < count:
-            raise ConfigError(f"{subject.name} has no layer {layer}; it has 0 to {count - 1}.")
         for part in parts:
             if part == "mlp_gate" and architecture.mlp_gate is None:
                 continue
-            name = architecture.module_name(layer, _part(part))
-            weight = subject.model.get_parameter(f"{name}.weight")
-            if not weight.is_floating_point():
-                raise UnsupportedCallError(
-                    f"{name} of {subject.name} is quantised ({weight.dtype}) and cannot be changed; load the model in "
-                    "float32, bfloat16 or float16"
-                )
-            found[name] = tuple(weight.shape) if architecture.transposed else tuple(reversed(weight.shape))
+            name = architecture.module_name(checked_layer(subject, layer), part)
+            check_changeable(subject, f"{name}.weight")
+            found[name] = widths_of(subject, name)
     return found
 
 
@@ -198,7 +190,3 @@ def filled(module: torch.nn.Module, saved: SavedHypernetwork) -> None:
 
 def _named(saved: SavedHypernetwork) -> str:
     return f"the hypernetwork of {saved.method} for {saved.base}"
-
-
-def _part(part: Projection) -> LayerPart:
-    return part

@@ -28,8 +28,8 @@ from memedit.editors.chosen import chosen_values
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
 from memedit.editors.examples import ExampleMaker
 from memedit.editors.subject import Subject
-from memedit.editors.weights import EditedWeights
-from memedit.errors import ConfigError, UnsupportedCallError
+from memedit.editors.weights import EditedWeights, check_changeable
+from memedit.errors import ConfigError
 from memedit.locate.neurons import Neuron, NeuronConfig, complete_attributions, refined
 from memedit.passes import logits_of
 from memory_store import Edit
@@ -104,12 +104,7 @@ class KnEditor:
     def __init__(self, subject: Subject, config: KnConfig | None = None) -> None:
         self._architecture = architecture_of(subject.model)
         self.config = config if config is not None else KnConfig(**chosen_values(subject.model, "kn"))
-        name = self._architecture.parameter_name(0, "mlp_out")
-        dtype = subject.model.get_parameter(name).dtype
-        if not dtype.is_floating_point:
-            raise UnsupportedCallError(
-                f"{name} of {subject.name} is quantised ({dtype}); load the model in float32, bfloat16 or float16"
-            )
+        check_changeable(subject, self._architecture.parameter_name(0, "mlp_out"))
         self._subject = subject
         self._example = ExampleMaker(subject, template=self.config.template)
         self._weights = EditedWeights(subject.model)

@@ -99,7 +99,7 @@ class LoraEditor(TrainedEditor):
         config: By default as the table has it.
 
     Raises:
-        UnsupportedCallError: The model's architecture is not supported, its weights cannot be trained, or peft is not
+        UnsupportedCallError: The model's architecture is not supported, its weights cannot be changed, or peft is not
             installed.
         ConfigError: The model has no chat template where one is asked for.
     """

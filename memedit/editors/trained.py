@@ -11,18 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from memedit.architectures import architecture_of
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
 from memedit.editors.examples import Example, ExampleMaker
 from memedit.editors.subject import Subject
 from memedit.editors.weights import EditedWeights
-from memedit.errors import ConfigError, UnsupportedCallError
 from memory_store import Edit
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TrainedEditor", "check_trainable", "checked_layer"]
+__all__ = ["TrainedEditor"]
 
 
 class TrainedEditor(ABC):
@@ -76,30 +74,3 @@ class TrainedEditor(ABC):
     @abstractmethod
     def _trained(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
         """New values of parameters, by name; the model is not changed."""
-
-
-def check_trainable(subject: Subject, parameter: str) -> None:
-    """Refuse a weight that no gradient can change.
-
-    Raises:
-        UnsupportedCallError: It is quantised.
-    """
-    weight = subject.model.get_parameter(parameter)
-    if not weight.is_floating_point():
-        raise UnsupportedCallError(
-            f"{parameter} of {subject.name} is quantised ({weight.dtype}) and cannot be trained; load the "
-            "model in float32, bfloat16 or float16"
-        )
-
-
-def checked_layer(subject: Subject, layer: int) -> int:
-    """The layer, if the model has it.
-
-    Raises:
-        UnsupportedCallError: The model's architecture is not supported.
-        ConfigError: It has no such layer.
-    """
-    layers = architecture_of(subject.model).layer_count(subject.model)
-    if not 0 <= layer < layers:
-        raise ConfigError(f"{subject.name} has no layer {layer}; it has 0 to {layers - 1}.")
-    return layer

@@ -40,13 +40,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES, architecture_of
-from memedit.editors.attached import AttachedEditor, ordinary_inputs, projection_widths
+from memedit.editors.attached import AttachedEditor, ordinary_inputs
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend
 from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
-from memedit.editors.trained import checked_layer
+from memedit.editors.weights import checked_layer, widths_of
 from memedit.errors import ConfigError
 from memedit.frozen_layers import FrozenLayers
 from memedit.passes import inputs_of
@@ -153,7 +153,7 @@ class WiseEditor(AttachedEditor["SideMemory"]):
     def _fresh(self) -> SideMemory:
         from memedit.editors.side_memory import SideMemory
 
-        read, given = projection_widths(self._subject, self.path)
+        read, given = widths_of(self._subject, self.path)
         return SideMemory(read, given, device=self._subject.model.device)
 
     def _learn(self, addition: SideMemory, example: Example) -> None:
