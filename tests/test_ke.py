@@ -17,7 +17,7 @@ from memedit.architectures import architecture_of
 from memedit.editors.examples import ExampleMaker, target_loss
 from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.hypernetwork_files import save_hypernetwork
-from memedit.editors.ke import INFO, Ke, KeConfig, create
+from memedit.editors.ke import Ke, KeConfig, create
 from memedit.editors.ke_network import KeNetwork
 from memedit.editors.outer_products import OuterProducts
 from memedit.editors.registry import create_editor
@@ -141,7 +141,7 @@ def test_it_reads_prompt_answer_now_and_new_answer(architecture: str) -> None:
     as_rows = gradient.numpy().astype(np.float64)
     change = change_by_hand(values_of(ke.network), 0, 3.0, texts, as_rows.T if transposed else as_rows)
     before = weight.detach().numpy().copy()
-    HypernetworkEditor(INFO, of, ke).edit([ROME])
+    HypernetworkEditor(of, ke).edit([ROME])
     moved = of.model.get_parameter(f"{name}.weight").detach().numpy() - before
     np.testing.assert_allclose(moved, change.T if transposed else change, rtol=1e-3, atol=1e-5)
 

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memedit.architectures import ARCHITECTURES, Projection
 from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import IGNORED, ExampleMaker, frozen, mean_losses, target_logits
-from memedit.editors.hypernetwork_editor import HypernetworkEditor, config_of, edited_layers, filled
-from memedit.editors.hypernetwork_files import SavedHypernetwork, hypernetwork_of, packed
+from memedit.editors.hypernetwork import Hypernetwork, HypernetworkConfig
+from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.outer_products import OuterProducts, gradient_parts
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError
@@ -49,28 +49,22 @@ INFO = MethodInfo(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeConfig:
-    """The shape of KE's hypernetwork for one model.
+class KeConfig(HypernetworkConfig):
+    """The shape of KE's hypernetwork for one model: as `HypernetworkConfig`, and how large it is.
 
     Attributes:
-        layers: The layers that are edited, from 0.
-        parts: Which of their projections.
         hidden: Hidden numbers of the LSTM in each direction.
         condition: Hidden numbers of the network of each weight.
         scale: The factor of equation 5, which the paper has at 1.
-        template: Whether edits are worded through the chat template; None for wherever the model has one.
     """
 
-    layers: tuple[int, ...]
     parts: tuple[Projection, ...] = ("mlp_out",)
     hidden: int = 128
     condition: int = 64
     scale: float = 1000.0
-    template: bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.layers or not self.parts:
-            raise ConfigError("layers and parts must name at least one each.")
+        HypernetworkConfig.__post_init__(self)
         for name in ("hidden", "condition"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -78,44 +72,30 @@ class KeConfig:
             raise ConfigError(f"scale must be above 0, not {self.scale}.")
 
 
-class Ke:
-    """KE's hypernetwork attached to a model: from edits to changes of weights.
+class Ke(Hypernetwork["KeConfig", "KeNetwork"]):
+    """KE's hypernetwork attached to a model."""
 
-    Attributes:
-        config: Its shape.
-        layers: The layers that it edits.
-        network: The hypernetwork, as it begins until it is trained or loaded.
-
-    Args:
-        subject: The model.
-        config: The hypernetwork's shape.
-        seed: What one that is to be trained begins at.
-
-    Raises:
-        UnsupportedCallError: The model's architecture is not supported, or a weight cannot be changed.
-        ConfigError: The model has no such layer, or no chat template where one is asked for.
-    """
+    info = INFO
+    config_type = KeConfig
 
     def __init__(self, subject: Subject, config: KeConfig, *, seed: int = 0) -> None:
-        from memedit.editors.ke_network import KeNetwork
-
-        self.config = config
-        self.layers = edited_layers(subject, config.layers, config.parts)
-        self.network: KeNetwork = KeNetwork(
-            self.layers,
-            width=subject.model.get_input_embeddings().weight.shape[1],
-            hidden=config.hidden,
-            condition=config.condition,
-            scale=config.scale,
-            seed=seed,
-        )
-        self.network.to(subject.model.device)
-        self._subject = subject
-        self._example = ExampleMaker(subject, template=config.template)
+        super().__init__(subject, config, seed=seed)
         self._plain = ExampleMaker(subject, template=False)
 
+    def _new(self, seed: int) -> KeNetwork:
+        from memedit.editors.ke_network import KeNetwork
+
+        return KeNetwork(
+            self.layers,
+            width=self._subject.model.get_input_embeddings().weight.shape[1],
+            hidden=self.config.hidden,
+            condition=self.config.condition,
+            scale=self.config.scale,
+            seed=seed,
+        )
+
     def changes(self, edits: Sequence[Edit]) -> dict[str, OuterProducts]:
-        """The change of each layer's weight, a group an edit; see `ChangePredictor`."""
+        """The change of each layer's weight, a group an edit; see `Hypernetwork`."""
         model = self._subject.model
         examples = [self._example(edit) for edit in edits]
         texts = [self._plain(edit) for edit in edits]
@@ -139,38 +119,6 @@ class Ke:
         )
         return changes
 
-    def saved(self, *, base: str, base_fingerprint: str, card: dict[str, Any]) -> SavedHypernetwork:
-        """The hypernetwork as it is saved.
-
-        Args:
-            base: The model's name.
-            base_fingerprint: Its fingerprint, unedited.
-            card: What the training has to say.
-        """
-        return packed(
-            self.network,
-            method=INFO.name,
-            base=base,
-            base_fingerprint=base_fingerprint,
-            config=asdict(self.config),
-            card=card,
-        )
-
-    @classmethod
-    def of(cls, saved: SavedHypernetwork, subject: Subject) -> Ke:
-        """A trained hypernetwork, attached to the model that it was trained on.
-
-        Args:
-            saved: As it was loaded.
-            subject: The model.
-
-        Raises:
-            DataFileError: It is no such hypernetwork.
-        """
-        made = config_of(saved, lambda values: cls(subject, KeConfig(**values)))
-        filled(made.network, saved)
-        return made
-
     def _embedded(self, ids: Sequence[int]) -> torch.Tensor:
         """The model's embeddings of tokens, ``[tokens, width]``."""
         import torch
@@ -192,4 +140,4 @@ def create(subject: Subject, folder: str | Path | None = None) -> HypernetworkEd
         UnsupportedCallError: There is none for this model; says how one is trained.
         DataFileError: It is damaged.
     """
-    return HypernetworkEditor(INFO, subject, Ke.of(hypernetwork_of(INFO.name, subject, folder), subject))
+    return HypernetworkEditor(subject, Ke.found(subject, folder))
