@@ -113,7 +113,7 @@ def test_earlier_patches_stay_as_they_are() -> None:
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"memory_weight": -1.0}, "memory_weight must not be negative"),
-        ({"beta": 1.0}, "beta must not be above 0"),
+        ({"beta": 1.0}, "beta must be at most 0"),
     ],
 )
 def test_a_wrong_configuration(values: dict[str, Any], message: str) -> None:

@@ -31,6 +31,7 @@ from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -77,9 +78,7 @@ class AdaLoraConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         AdapterConfig.__post_init__(self)
-        for name in ("target_rank", "every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        check_fields(self, "target_rank", "every", least=1)
         if self.initial_rank <= self.target_rank:
             raise ConfigError(
                 f"initial_rank must be above target_rank, {self.target_rank}; it is {self.initial_rank}. "
@@ -91,11 +90,8 @@ class AdaLoraConfig(AdapterConfig):
             raise ConfigError(
                 f"warm_up and settled are shares, together below 1; they are {self.warm_up}, {self.settled}."
             )
-        for name in ("beta_1", "beta_2"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
-        if not self.gamma >= 0:
-            raise ConfigError(f"gamma must not be negative, not {self.gamma}.")
+        check_fields(self, "beta_1", "beta_2", above=0, below=1)
+        check_fields(self, "gamma", least=0)
 
 
 class AdaLoraEditor(AdapterEditor):

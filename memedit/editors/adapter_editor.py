@@ -7,7 +7,6 @@ the same seed give the same weights.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example, ExampleMaker, target_loss
 from memedit.editors.subject import Subject
 from memedit.editors.trained import TrainedEditor
-from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -48,12 +47,8 @@ class AdapterConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("alpha", "learning_rate"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}.")
+        check_fields(self, "steps", "batch_size", least=1)
+        check_fields(self, "alpha", "learning_rate", above=0)
 
 
 class AdapterEditor(TrainedEditor):

@@ -26,6 +26,7 @@ from memedit.editors.located import LocatedFact
 from memedit.editors.spread import SpreadConfig, SpreadingEditor
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -57,9 +58,7 @@ class AlphaEditConfig(SpreadConfig):
 
     def __post_init__(self) -> None:
         SpreadConfig.__post_init__(self)
-        for name in ("threshold", "regularisation"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}.")
+        check_fields(self, "threshold", "regularisation", above=0)
         if self.statistics == "identity":
             raise ConfigError(
                 "AlphaEdit needs to know which keys are in use; statistics cannot be 'identity'. Give a text file, or "

@@ -20,7 +20,6 @@ This file knows nothing of benchmarks or of other methods.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -34,8 +33,8 @@ from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
 from memedit.editors.trained import TrainedEditor
 from memedit.editors.weights import output_projection
-from memedit.errors import ConfigError
 from memedit.frozen_layers import FrozenLayers
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -93,16 +92,10 @@ class FtConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.layer < 0:
-            raise ConfigError(f"layer is counted from 0; it is {self.layer}.")
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}.")
-        for name in ("stop_loss", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}.")
+        check_fields(self, "layer", least=0)
+        check_fields(self, "steps", "batch_size", least=1)
+        check_fields(self, "learning_rate", above=0)
+        check_fields(self, "stop_loss", "weight_decay", least=0)
 
 
 Loss = Callable[[Any, dict[str, "torch.Tensor"], Sequence[Example]], "torch.Tensor"]

@@ -23,7 +23,6 @@ further. A model is trained on the prompt as it is asked, through the chat templ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,8 +35,8 @@ from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example
 from memedit.editors.ft import FtConfig, FtEditor, fine_tuned
 from memedit.editors.subject import Subject
-from memedit.errors import ConfigError
 from memedit.passes import logits_of
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -73,8 +72,7 @@ class FtLConfig(FtConfig):
 
     def __post_init__(self) -> None:
         FtConfig.__post_init__(self)
-        if not (math.isfinite(self.norm_constraint) and self.norm_constraint > 0):
-            raise ConfigError(f"norm_constraint must be above 0, not {self.norm_constraint}.")
+        check_fields(self, "norm_constraint", above=0)
 
 
 class FtLEditor(FtEditor):

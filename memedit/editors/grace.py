@@ -28,7 +28,6 @@ This file knows nothing of benchmarks or of other methods.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -42,9 +41,8 @@ from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
 from memedit.editors.weights import checked_layer, widths_of
-from memedit.errors import ConfigError
 from memedit.frozen_layers import FrozenLayers
-from memedit.passes import inputs_of
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -95,13 +93,10 @@ class GraceConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.layer < 0 or self.steps < 1:
-            raise ConfigError(f"layer is counted from 0 and steps from 1; they are {self.layer} and {self.steps}.")
-        for name in ("epsilon", "learning_rate"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}.")
-        if not self.stop_loss >= 0:
-            raise ConfigError(f"stop_loss must not be negative, not {self.stop_loss}.")
+        check_fields(self, "layer", least=0)
+        check_fields(self, "steps", least=1)
+        check_fields(self, "epsilon", "learning_rate", above=0)
+        check_fields(self, "stop_loss", least=0)
 
 
 class GraceEditor(AttachedEditor["Codebook"]):

@@ -13,7 +13,6 @@ beforehand for one model, by ``memedit train hypernetwork --method ke``. This fi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from memedit.editors.hypernetwork import Hypernetwork, HypernetworkConfig
 from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.outer_products import OuterProducts, gradient_parts
 from memedit.editors.subject import Subject
-from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 from memory_store import Edit
 
 if TYPE_CHECKING:
@@ -65,11 +64,8 @@ class KeConfig(HypernetworkConfig):
 
     def __post_init__(self) -> None:
         HypernetworkConfig.__post_init__(self)
-        for name in ("hidden", "condition"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ConfigError(f"scale must be above 0, not {self.scale}.")
+        check_fields(self, "hidden", "condition", least=1)
+        check_fields(self, "scale", above=0)
 
 
 class Ke(Hypernetwork["KeConfig", "KeNetwork"]):

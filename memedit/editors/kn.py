@@ -17,7 +17,6 @@ is drawn at random. How the embeddings are weighted is looked up in ``data/kn.to
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from memedit.editors.weights import EditedWeights, check_changeable
 from memedit.errors import ConfigError
 from memedit.locate.neurons import Neuron, NeuronConfig, complete_attributions, refined
 from memedit.passes import logits_of
+from memedit.ranges import check_fields
 from memory_store import Edit
 
 if TYPE_CHECKING:
@@ -67,10 +67,7 @@ class KnConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("take_away", "put_in"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} must not be negative, not {value}.")
+        check_fields(self, "take_away", "put_in", least=0)
 
 
 @dataclass(frozen=True, slots=True)

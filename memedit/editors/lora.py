@@ -25,7 +25,7 @@ from memedit.editors.adapters import ADAPTER
 from memedit.editors.chosen import chosen_values
 from memedit.editors.editor import MethodInfo
 from memedit.editors.subject import Subject
-from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 
 __all__ = ["INFO", "SEARCH", "LoraConfig", "LoraEditor", "create", "default_config"]
 
@@ -60,10 +60,8 @@ class LoraConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         AdapterConfig.__post_init__(self)
-        if self.rank < 1:
-            raise ConfigError(f"rank must be at least 1, not {self.rank}.")
-        if not self.stop_loss >= 0:
-            raise ConfigError(f"stop_loss must not be negative, not {self.stop_loss}.")
+        check_fields(self, "rank", least=1)
+        check_fields(self, "stop_loss", least=0)
 
 
 class LoraEditor(AdapterEditor):

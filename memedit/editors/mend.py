@@ -12,7 +12,6 @@ Nothing is drawn at random: the same edits give the same weights. The networks a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from memedit.editors.hypernetwork import Hypernetwork, HypernetworkConfig
 from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.outer_products import OuterProducts, gradient_parts
 from memedit.editors.subject import Subject
-from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 from memory_store import Edit
 
 if TYPE_CHECKING:
@@ -60,10 +59,8 @@ class MendConfig(HypernetworkConfig):
 
     def __post_init__(self) -> None:
         HypernetworkConfig.__post_init__(self)
-        if self.rank < 1:
-            raise ConfigError(f"rank must be at least 1, not {self.rank}.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}.")
+        check_fields(self, "rank", least=1)
+        check_fields(self, "learning_rate", above=0)
 
 
 class Mend(Hypernetwork["MendConfig", "MendNetwork"]):

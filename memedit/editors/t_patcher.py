@@ -26,7 +26,6 @@ This file knows nothing of benchmarks or of other methods.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -39,9 +38,9 @@ from memedit.editors.descent import descend
 from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
-from memedit.errors import ConfigError
 from memedit.frozen_layers import FrozenLayers
-from memedit.passes import inputs_of, logits_of
+from memedit.passes import logits_of
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -103,17 +102,10 @@ class TPatcherConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}.")
-        for name in ("activation_weight", "memory_weight", "stop_loss"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}.")
-        for name in ("beta", "gamma"):
-            if not -math.inf < getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must not be above 0, not {getattr(self, name)}.")
+        check_fields(self, "top_k", "steps", least=1)
+        check_fields(self, "learning_rate", above=0)
+        check_fields(self, "activation_weight", "memory_weight", "stop_loss", least=0)
+        check_fields(self, "beta", "gamma", most=0)
 
 
 class TPatcherEditor(AttachedEditor["Patches"]):

@@ -49,7 +49,7 @@ from memedit.editors.subject import Subject
 from memedit.editors.weights import checked_layer, widths_of
 from memedit.errors import ConfigError
 from memedit.frozen_layers import FrozenLayers
-from memedit.passes import inputs_of
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -110,20 +110,15 @@ class WiseConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("layer", 0), ("shard_edits", 1), ("steps", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}.")
+        check_fields(self, "layer", least=0)
+        check_fields(self, "shard_edits", "steps", least=1)
+        check_fields(self, "learning_rate", above=0)
         if not (0 <= self.alpha < self.beta < math.inf and self.gamma >= 0):
             raise ConfigError(
                 f"0 <= alpha < beta and 0 <= gamma must hold, not {self.alpha=}, {self.beta=}, {self.gamma=}."
             )
-        for name in ("rho", "density", "threshold_ratio"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}.")
-        if not self.stop_loss >= 0:
-            raise ConfigError(f"stop_loss must not be negative, not {self.stop_loss}.")
+        check_fields(self, "rho", "density", "threshold_ratio", above=0, most=1)
+        check_fields(self, "stop_loss", least=0)
 
 
 class WiseEditor(AttachedEditor["SideMemory"]):

@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memedit.architectures import Architecture, architecture_of
-from memedit.errors import ConfigError, InvalidPromptError
+from memedit.errors import InvalidPromptError
 from memedit.locate.answers import answer_tokens, own_answer
 from memedit.locate.recording import KeysAndValues, Recording, hooked, read_out, record, run_layer
 from memedit.passes import logits_of
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -71,11 +72,8 @@ class NeuronConfig:
     share: float = 0.7
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps must be at least 1, not {self.steps}.")
-        for name in ("threshold", "share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}.")
+        check_fields(self, "steps", least=1)
+        check_fields(self, "threshold", "share", above=0, most=1)
 
 
 @dataclass(frozen=True, slots=True)
