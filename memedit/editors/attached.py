@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from memedit.editors.activations import inputs_of
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
 from memedit.editors.examples import Example, ExampleMaker
 from memedit.editors.subject import Subject
 from memedit.hooks import Attachment
-from memedit.passes import inputs_of
 from memory_store import Edit
 
 if TYPE_CHECKING:

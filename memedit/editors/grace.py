@@ -34,6 +34,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from memedit.architectures import ARCHITECTURES, architecture_of
+from memedit.editors.activations import inputs_of
 from memedit.editors.attached import AttachedEditor
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend
