@@ -39,7 +39,7 @@ from memedit.editors.attached import AttachedEditor
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
+from memedit.editors.examples import Example, frozen, target_loss
 from memedit.editors.subject import Subject
 from memedit.editors.weights import checked_layer, widths_of
 from memedit.frozen_layers import FrozenLayers
@@ -118,7 +118,7 @@ class GraceEditor(AttachedEditor["Codebook"]):
     def __init__(self, subject: Subject, config: GraceConfig | None = None) -> None:
         self.config = config if config is not None else default_config(subject.model)
         path = architecture_of(subject.model).module_name(checked_layer(subject, self.config.layer), "mlp_out")
-        super().__init__(subject, INFO, path=path, examples=ExampleMaker(subject, template=self.config.template))
+        super().__init__(subject, INFO, path=path, template=self.config.template)
 
     def _fresh(self) -> Codebook:
         from memedit.editors.codebook import Codebook

@@ -34,6 +34,7 @@ from memedit.passes import logits_of
 from memedit.ranges import check_fields
 from memory_store import Edit
 
+from memory_store import Edit
 if TYPE_CHECKING:
     import torch
 

@@ -37,7 +37,7 @@ from memedit.editors.attached import AttachedEditor
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
+from memedit.editors.examples import Example, frozen, target_loss
 from memedit.editors.subject import Subject
 from memedit.frozen_layers import FrozenLayers
 from memedit.passes import logits_of
@@ -124,16 +124,14 @@ class TPatcherEditor(AttachedEditor["Patches"]):
         ConfigError: The model has no chat template where one is asked for.
     """
 
+    learns_elsewhere = True
+
     def __init__(self, subject: Subject, config: TPatcherConfig | None = None) -> None:
         architecture = architecture_of(subject.model)
         self.config = config if config is not None else default_config(subject.model)
         self._last = architecture.layer_count(subject.model) - 1
         path = architecture.module_name(self._last, "mlp")
-        super().__init__(subject, INFO, path=path, examples=ExampleMaker(subject, template=self.config.template))
-        self._ordinary: torch.Tensor | None = None
-
-    def _set_up(self) -> None:
-        self._ordinary = ordinary_inputs(self._subject, self.path, template=self.config.template)
+        super().__init__(subject, INFO, path=path, template=self.config.template)
 
     def _fresh(self) -> Patches:
         from memedit.editors.patches import Patches
@@ -143,8 +141,6 @@ class TPatcherEditor(AttachedEditor["Patches"]):
     def _learn(self, addition: Patches, example: Example) -> None:
         import torch
 
-        if self._ordinary is None:
-            raise RuntimeError("the set-up was not done")
         model, fixed, first = self._subject.model, frozen(self._subject.model), len(example.prompt) - 1
         told = (*example.prompt, *example.target[:-1])
         with torch.no_grad():

@@ -45,7 +45,7 @@ from memedit.editors.attached import AttachedEditor
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
+from memedit.editors.examples import Example, frozen, target_loss
 from memedit.editors.subject import Subject
 from memedit.editors.weights import checked_layer, widths_of
 from memedit.errors import ConfigError
@@ -137,14 +137,12 @@ class WiseEditor(AttachedEditor["SideMemory"]):
         ConfigError: The model has no such layer, or no chat template where one is asked for.
     """
 
+    learns_elsewhere = True
+
     def __init__(self, subject: Subject, config: WiseConfig | None = None) -> None:
         self.config = config if config is not None else default_config(subject.model)
         path = architecture_of(subject.model).module_name(checked_layer(subject, self.config.layer), "mlp_out")
-        super().__init__(subject, INFO, path=path, examples=ExampleMaker(subject, template=self.config.template))
-        self._ordinary: torch.Tensor | None = None
-
-    def _set_up(self) -> None:
-        self._ordinary = ordinary_inputs(self._subject, self.path, template=self.config.template)
+        super().__init__(subject, INFO, path=path, template=self.config.template)
 
     def _fresh(self) -> SideMemory:
         from memedit.editors.side_memory import SideMemory
@@ -170,8 +168,6 @@ class WiseEditor(AttachedEditor["SideMemory"]):
         """A shard that has learnt one edit more; what the layer reads there is ``[positions, read]``."""
         import torch
 
-        if self._ordinary is None:
-            raise RuntimeError("the set-up was not done")
         model, fixed = self._subject.model, frozen(self._subject.model)
         first = len(example.prompt) - 1
         edited, other = read[first:], torch.cat([self._ordinary, read[:first]])
