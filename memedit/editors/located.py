@@ -16,9 +16,8 @@ from typing import Literal, get_args
 from memedit.editors.examples import ExampleMaker
 from memedit.editors.sampling import sampled
 from memedit.editors.subject import Subject
-from memedit.editors.subject_place import TokenChoice, subject_token
-from memedit.prompts import Neutraliser
 from memedit.errors import ConfigError
+from memedit.prompts import Neutraliser
 from memedit.ranges import check_fields
 from memedit.subject_tokens import TokenChoice, subject_token
 from memory_store import Edit
