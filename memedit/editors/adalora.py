@@ -110,7 +110,7 @@ class AdaLoraEditor(AdapterEditor):
         super().__init__(subject, self.config, info=INFO)
 
     def _loss(self, batch: Sequence[Example]) -> torch.Tensor:
-        return super()._loss(batch) + self.config.gamma * orthogonality(self._subject.model, self.paths)
+        return super()._loss(batch) + self.config.gamma * orthogonality(self.subject.model, self.paths)
 
     def _after_step(self, tuner: Any) -> Callable[[], None]:
         """Allocates ranks anew."""
@@ -140,10 +140,10 @@ class AdaLoraEditor(AdapterEditor):
             orth_reg_weight=self.config.gamma,
             target_modules=list(self.paths),
             lora_dropout=0.0,
-            fan_in_fan_out=architecture_of(self._subject.model).transposed,
+            fan_in_fan_out=architecture_of(self.subject.model).transposed,
         )
         tuner: Any = AdaLoraModel
-        return tuner(self._subject.model, config, ADAPTER)
+        return tuner(self.subject.model, config, ADAPTER)
 
 
 def create(subject: Subject, config: AdaLoraConfig | None = None) -> AdaLoraEditor:

@@ -80,7 +80,7 @@ class AdapterEditor(TrainedEditor):
         """The adapted weights, with what the adapters have learnt."""
         import torch
 
-        model, config = self._subject.model, self._training
+        model, config = self.subject.model, self._training
         batches = mini_batches(examples, config.batch_size)
         total = config.steps * len(batches)
         with adapted(model, self.paths, lambda: self._put_in(total), seed=config.seed) as tuner:
@@ -101,7 +101,7 @@ class AdapterEditor(TrainedEditor):
 
     def _loss(self, batch: Sequence[Example]) -> torch.Tensor:
         """What is lowered, a scalar."""
-        return target_loss(self._subject.model, {}, batch).mean()
+        return target_loss(self.subject.model, {}, batch).mean()
 
     def _after_step(self, tuner: Any) -> Callable[[], None] | None:  # noqa: ARG002 - of what peft made
         """What follows each step, if anything does."""

@@ -132,7 +132,7 @@ class FtEditor(TrainedEditor):
 
     def _trained(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """The one weight, trained."""
-        model, layer = self._subject.model, self.config.layer
+        model, layer = self.subject.model, self.config.layer
         return {self.parameter: fine_tuned(model, self.parameter, examples, self.config, frozen_below=layer)}
 
 

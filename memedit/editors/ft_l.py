@@ -98,7 +98,7 @@ class FtLEditor(FtEditor):
 
     def _trained(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """The one weight, trained, inside the bound also in the model's own precision."""
-        model, bound = self._subject.model, self.config.norm_constraint
+        model, bound = self.subject.model, self.config.norm_constraint
         before = model.get_parameter(self.parameter).detach()
         trained = fine_tuned(
             model,

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import architecture_of
-from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
+from memedit.editors.editor import EditCost
 from memedit.editors.hypernetwork import Hypernetwork
 from memedit.editors.subject import Subject
-from memedit.editors.weights import EditedWeights
+from memedit.editors.weight_editor import WeightEditor
 from memedit.errors import ConfigError
 from memory_store import Edit
 
@@ -28,7 +28,7 @@ _TOGETHER = 8
 """Edits of one forward and backward pass."""
 
 
-class HypernetworkEditor:
+class HypernetworkEditor(WeightEditor):
     """A hypernetwork as a method on one model, whose weights it changes in place.
 
     Args:
@@ -37,16 +37,9 @@ class HypernetworkEditor:
     """
 
     def __init__(self, subject: Subject, hypernetwork: Hypernetwork[Any, Any]) -> None:
-        self._info = hypernetwork.info
-        self._subject = subject
+        super().__init__(subject, hypernetwork.info)
         self._hypernetwork = hypernetwork
         self._transposed = architecture_of(subject.model).transposed
-        self._weights = EditedWeights(subject.model)
-
-    @property
-    def info(self) -> MethodInfo:
-        """What the method is."""
-        return self._info
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -77,21 +70,13 @@ class HypernetworkEditor:
                     parameter = f"{name}.weight"
                     added = change.total(transposed=self._transposed)
                     changed[parameter] = added + changed.get(
-                        parameter, self._subject.model.get_parameter(parameter).detach()
+                        parameter, self.subject.model.get_parameter(parameter).detach()
                     )
         for name, weight in changed.items():
             if not weight.isfinite().all():
                 raise ConfigError(
-                    f"{self._info.name} would make {name} of {self._subject.name} infinite; undo earlier edits, or "
+                    f"{self.info.name} would make {name} of {self.subject.name} infinite; undo earlier edits, or "
                     "make fewer of them"
                 )
         stored = self._weights.write(changed)
         return EditCost(edits=len(edits), seconds=time.perf_counter() - started, stored_bytes=stored)
-
-    def treat(self, prompts: Sequence[TokenIds]) -> list[Treatment]:
-        """Leave every prompt as it is: the edits are in the weights."""
-        return [Treatment()] * len(prompts)
-
-    def undo(self) -> None:
-        """Copy back the weights as they were before the first edit."""
-        self._weights.restore()

@@ -87,9 +87,9 @@ class LoraEditor(AdapterEditor):
             lora_alpha=self.config.alpha,
             target_modules=list(self.paths),
             lora_dropout=0.0,
-            fan_in_fan_out=architecture_of(self._subject.model).transposed,
+            fan_in_fan_out=architecture_of(self.subject.model).transposed,
         )
-        return peft.inject_adapter_in_model(config, self._subject.model, adapter_name=ADAPTER)
+        return peft.inject_adapter_in_model(config, self.subject.model, adapter_name=ADAPTER)
 
 
 def create(subject: Subject, config: LoraConfig | None = None) -> LoraEditor:

@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
+from memedit.editors.editor import EditCost, MethodInfo
 from memedit.editors.examples import Example, ExampleMaker
 from memedit.editors.subject import Subject
-from memedit.editors.weights import EditedWeights
+from memedit.editors.weight_editor import WeightEditor
 from memory_store import Edit
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainedEditor"]
 
 
-class TrainedEditor(ABC):
+class TrainedEditor(WeightEditor, ABC):
     """A method that trains weights on edits, and changes them in place.
 
     Args:
@@ -33,15 +33,8 @@ class TrainedEditor(ABC):
     """
 
     def __init__(self, subject: Subject, info: MethodInfo, examples: ExampleMaker) -> None:
-        self._subject = subject
-        self._info = info
+        super().__init__(subject, info)
         self._example = examples
-        self._weights = EditedWeights(subject.model)
-
-    @property
-    def info(self) -> MethodInfo:
-        """What the method is."""
-        return self._info
 
     def edit(self, edits: Sequence[Edit]) -> EditCost:
         """Train the weights, as earlier edits left them, on some edits together.
@@ -62,14 +55,6 @@ class TrainedEditor(ABC):
         examples = [self._example(edit) for edit in holding.values()]
         stored = self._weights.write(self._trained(examples)) if examples else 0
         return EditCost(edits=len(edits), seconds=time.perf_counter() - started, stored_bytes=stored)
-
-    def treat(self, prompts: Sequence[TokenIds]) -> list[Treatment]:
-        """Leave every prompt as it is: the edits are in the weights."""
-        return [Treatment()] * len(prompts)
-
-    def undo(self) -> None:
-        """Copy back the weights as they were before the first edit."""
-        self._weights.restore()
 
     @abstractmethod
     def _trained(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
