@@ -1,15 +1,15 @@
 """AdaLoRA: LoRA whose ranks go where they matter most, trained on the edits and merged.
 
 Zhang et al. 2023, *AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning*. A change is kept as
-P Lambda Q (Equation 3), Lambda diagonal, and the loss gets gamma times
+P Lambda Q ("SVD-based adaptation"), Lambda diagonal, and the loss gets gamma times
 
-    R(P, Q) = ||P^T P - I||_F^2 + ||Q Q^T - I||_F^2     (Equation 4), here on average over the adapted weights.
+    R(P, Q) = ||P^T P - I||_F^2 + ||Q Q^T - I||_F^2,     here on average over the adapted weights.
 
 While it trains, the importance of each triplet of an entry of Lambda with its vectors is followed, smoothed by beta_1
-and beta_2 (Equations 8 to 11), and entries are set to 0 until a budget is kept: it falls from the initial rank of every
-weight, from step t_i on, to the target rank on average, t_f steps before the end (Equation 12). Which weights keep how
-many is for the importance to say. The adapters and the allocation are peft's, whose scale is alpha over the initial
-rank; what is adapted, and how it is put back, is as in `memedit.editors.lora`.
+and beta_2 ("importance-aware rank allocation"), and entries are set to 0 until a budget is kept: it falls from the
+initial rank of every weight, from step t_i on, to the target rank on average, t_f steps before the end ("global budget
+scheduler"). Which weights keep how many is for the importance to say. The adapters and the allocation are peft's, whose
+scale is alpha over the initial rank; what is adapted, and how it is put back, is as in `memedit.editors.lora`.
 
 The schedule is over all steps, so training does not end early. With several mini-batches a step is one of them.
 

@@ -1,10 +1,9 @@
 """FT-L: fine-tune one MLP layer under an L-infinity constraint, by what the prompt's last token predicts.
 
-The constraint is that of Zhu et al. 2020, *Modifying Memories in Transformer Models* (section 3.2): the weight may
-differ from what it was by at most epsilon in every entry, ||theta - theta_0||_inf <= epsilon. Meng et al. 2022,
-*Locating and Editing Factual Associations in GPT*, apply it to one layer's MLP output projection as their baseline
-FT+L; Zhang et al. 2024, *A Comprehensive Study of Knowledge Editing for Large Language Models*, call it FT-L and set
-FT-M against it.
+The constraint is that of Zhu et al. 2020, *Modifying Memories in Transformer Models*: the weight may differ from what
+it was by at most epsilon in every entry, ||theta - theta_0||_inf <= epsilon. Meng et al. 2022, *Locating and Editing
+Factual Associations in GPT*, apply it to one layer's MLP output projection as their baseline FT+L; Zhang et al. 2024,
+*A Comprehensive Study of Knowledge Editing for Large Language Models*, call it FT-L and set FT-M against it.
 
 The objective is Meng et al.'s, as their code has it: with the prompt alone in the model, the mean of -log p(y_t | x)
 over the target's tokens, every one of them predicted at the prompt's last token. For a target of one token that is its

@@ -35,7 +35,6 @@ from memedit.passes import logits_of
 from memedit.ranges import check_fields
 from memory_store import Edit
 
-from memory_store import Edit
 if TYPE_CHECKING:
     import torch
 

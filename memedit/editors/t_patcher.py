@@ -1,6 +1,6 @@
 """T-Patcher: a neuron more in the last MLP for each token that the model gets wrong.
 
-Huang et al. 2023, *Transformer-Patcher: One Mistake worth One Neuron*, section 3. The MLP of the last layer reads q. A
+Huang et al. 2023, *Transformer-Patcher: One Mistake worth One Neuron*. The MLP of the last layer reads q. A
 patch adds one neuron to it, a key k_p, a bias b_p and a value v_p, trained while the model stands still:
 
     FFN_p(q) = FFN(q) + a_p v_p,    a_p = Act(q k_p + b_p).

@@ -2,7 +2,7 @@
 
 Dai et al. 2022, *Knowledge Neurons in Pretrained Transformers*. A neuron is one number that an MLP's last projection is
 given. At the last token of the prompt, the neurons of one layer are scaled together from 0 to their value; a neuron's
-attribution is its integrated gradient along that way (equation 2)::
+attribution is its integrated gradient along that way ("knowledge attribution")::
 
     Attr(w) = w * integral over a from 0 to 1 of dP(a w)/dw
 
@@ -12,7 +12,7 @@ happens close to 0. By completeness the attributions of a layer add up to P - P(
 from that is measured for every layer, since it tells whether the steps were enough.
 
 The knowledge neurons of a fact are those whose attribution is above a share of the largest one (t in the paper), for a
-share of the prompts that ask for it (p, section 3.2).
+share of the prompts that ask for it (p; "knowledge neuron refining").
 
 All layers and steps go through the model as one batch, as restorations do: what is scaled in layer 3 joins at layer 3.
 """
