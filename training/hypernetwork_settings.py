@@ -70,6 +70,7 @@ class KeSettings:
         hidden: Hidden numbers of the LSTM in each direction.
         condition: Hidden numbers of the network of each weight.
         scale: The factor of equation 5, which the paper has at 1.
+        edit_learning_rate: The step that an edit begins at, along gradients whose rows and columns are of one size.
         margin: How far the edited model may diverge elsewhere at the beginning, in nats a token.
         least_margin: The least that the margin shrinks to.
         shrink_every: After how many batches the margin shrinks by a fifth, where nine edits in ten succeed.
@@ -81,22 +82,22 @@ class KeSettings:
     init: Literal["shipped", "scratch"] = "scratch"
     base: str = "smollm2-135m-instruct"
     layers: tuple[int, ...] = (-3, -2, -1)
-    parts: tuple[Projection, ...] = ("mlp_out",)
+    parts: tuple[Projection, ...] = ("mlp_up", "mlp_out")
     hidden: int = 128
-    condition: int = 64
+    condition: int = 32
     scale: float = 1000.0
+    edit_learning_rate: float = 4e-4
     margin: float = 0.1
     least_margin: float = 0.001
     shrink_every: int = 50
     multiplier_rate: float = 0.1
-    sampling: EditSampling = field(default_factory=EditSampling)
+    sampling: EditSampling = field(default_factory=lambda: EditSampling(edits=2000, dev_edits=48, places=2))
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=600,
+            steps=1000,
             learning_rate=1e-3,
-            evaluate_every=50,
+            evaluate_every=200,
             weight_decay=0.0,
-            patience=4,
             precision="bfloat16",
         )
     )
@@ -104,6 +105,6 @@ class KeSettings:
     def __post_init__(self) -> None:
         for name in ("hidden", "condition"):
             check_range(name, getattr(self, name), least=1, most=4096)
-        for name in ("scale", "margin", "least_margin", "multiplier_rate"):
+        for name in ("scale", "edit_learning_rate", "margin", "least_margin", "multiplier_rate"):
             check_range(name, getattr(self, name), above=0)
         check_range("shrink_every", self.shrink_every, least=1)

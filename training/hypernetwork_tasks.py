@@ -16,7 +16,7 @@ This file knows nothing of files, and of where a hypernetwork begins.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from memedit.editors.hypernetwork import Hypernetwork
     from memedit.editors.ke import Ke
     from memedit.editors.mend import Mend
+    from memedit.editors.outer_products import OuterProducts
     from memedit.editors.subject import Subject
+    from memory_store import Edit
 
 __all__ = ["EditTask", "KeTask", "MendTask", "Prepared"]
 
 _STATISTICS_EDITS = 64
-"""Edits whose gradients MEND's normalisation is taken from."""
+"""Edits by whose gradients a new network begins."""
 
 _SUCCESS = 0.9
 """The share of edits that succeed from which on KE's margin shrinks, and what it is multiplied by then."""
@@ -102,6 +104,16 @@ class EditTask(ABC):
     def batch(self, index: int) -> EditBatch:
         """The edits of a batch."""
         return self._prepared.training.batch(index)
+
+    def gradients(self, of: Callable[[Sequence[Edit]], dict[str, OuterProducts]]) -> Iterator[dict[str, OuterProducts]]:
+        """Gradients of training edits, batch by batch, by which a new network begins.
+
+        Args:
+            of: Takes the gradients of some edits.
+        """
+        for batch in self._prepared.training.every()[: -(-_STATISTICS_EDITS // self._settings.sampling.batch_size)]:
+            with self._prepared.lower.resumed(_texts(batch.read)):
+                yield of(batch.edits)
 
     def losses(self, batch: EditBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The two losses of some edits, and the share of the edits that succeeded.
@@ -179,7 +191,7 @@ class MendTask(EditTask):
         self._mend = mend
         self._weigh = settings
         if settings.init == "scratch":
-            self._normalise()
+            mend.network.normalise_by(list(self.gradients(mend.gradients)))
 
     def parameters(self) -> Sequence[ParameterGroup]:
         """The networks, and the learning rates of edits, which are learnt faster."""
@@ -196,14 +208,6 @@ class MendTask(EditTask):
         loss = self._weigh.c_edit * edit + self._weigh.c_loc * apart
         return loss, {"edit": edit.detach(), "elsewhere": apart.detach(), "right": right}
 
-    def _normalise(self) -> None:
-        """Takes the statistics of normalisation from gradients of training edits."""
-        gradients = []
-        for batch in self._prepared.training.every()[: -(-_STATISTICS_EDITS // self._settings.sampling.batch_size)]:
-            with self._prepared.lower.resumed(_texts(batch.read)):
-                gradients.append(self._mend.gradients(batch.edits))
-        self._mend.network.normalise_by(gradients)
-
 
 class KeTask(EditTask):
     """KE's hypernetwork as the loop trains it."""
@@ -216,6 +220,8 @@ class KeTask(EditTask):
         self._constraint = settings
         self._multiplier, self._margin = 1.0, settings.margin
         self._right, self._batches = 0.0, 0
+        if settings.init == "scratch":
+            ke.network.begin_at(list(self.gradients(ke.gradients)), rate=settings.edit_learning_rate)
 
     def parameters(self) -> Sequence[ParameterGroup]:
         """The hypernetwork."""

@@ -57,9 +57,9 @@ class KeConfig(HypernetworkConfig):
         scale: The factor of equation 5, which the paper has at 1.
     """
 
-    parts: tuple[Projection, ...] = ("mlp_out",)
+    parts: tuple[Projection, ...] = ("mlp_up", "mlp_out")
     hidden: int = 128
-    condition: int = 64
+    condition: int = 32
     scale: float = 1000.0
 
     def __post_init__(self) -> None:
@@ -90,30 +90,45 @@ class Ke(Hypernetwork["KeConfig", "KeNetwork"]):
             seed=seed,
         )
 
+    def gradients(self, edits: Sequence[Edit]) -> dict[str, OuterProducts]:
+        """The gradient of each edit's loss by each weight, a group an edit.
+
+        Args:
+            edits: At least one.
+
+        Raises:
+            UnsupportedCallError: One of them is incomplete, or too long for the model.
+        """
+        return self._gradients_and_answers(edits)[0]
+
     def changes(self, edits: Sequence[Edit]) -> dict[str, OuterProducts]:
         """The change of each layer's weight, a group an edit; see `Hypernetwork`."""
+        gradients, answers = self._gradients_and_answers(edits)
+        texts = [self._plain(edit) for edit in edits]
+        changes: dict[str, OuterProducts] = self.network(
+            gradients,
+            [
+                (self._embedded(text.prompt), self._embedded(now), self._embedded(text.target))
+                for text, now in zip(texts, answers, strict=True)
+            ],
+        )
+        return changes
+
+    def _gradients_and_answers(self, edits: Sequence[Edit]) -> tuple[dict[str, OuterProducts], list[tuple[int, ...]]]:
+        """The gradients, and what the model says now in each target's place; both off one pass."""
         model = self._subject.model
         examples = [self._example(edit) for edit in edits]
-        texts = [self._plain(edit) for edit in edits]
         weights = frozen(model)
-        now: list[tuple[int, ...]] = []
+        answers: list[tuple[int, ...]] = []
 
         def loss() -> torch.Tensor:
             logits, wanted = target_logits(model, weights, examples)
             for row, due in zip(logits.argmax(-1), wanted, strict=True):
-                now.append(tuple(row[due != IGNORED].tolist()))
+                answers.append(tuple(row[due != IGNORED].tolist()))
             # the sum over edits, so that none of them has a part in another's gradient
             return mean_losses(logits, wanted).sum()
 
-        gradients = gradient_parts(model, list(self.layers), loss)
-        changes: dict[str, OuterProducts] = self.network(
-            gradients,
-            [
-                (self._embedded(text.prompt), self._embedded(said), self._embedded(text.target))
-                for text, said in zip(texts, now, strict=True)
-            ],
-        )
-        return changes
+        return gradient_parts(model, list(self.layers), loss), answers
 
     def _embedded(self, ids: Sequence[int]) -> torch.Tensor:
         """The model's embeddings of tokens, ``[tokens, width]``."""
