@@ -2,7 +2,12 @@
 
 Where only something at a layer or above it is trained, what the layers below give is the same in every step. It is kept
 after the first one, and given out again in place of running them: the results are the same to the last bit, in a
-fraction of the time. This file knows nothing of what is trained.
+fraction of the time.
+
+Others leave lower layers out, each for a need of its own. `training.lower_layers` keeps what single texts give, in
+a file, so that any of them can share a batch; `memedit.editors.activations.SplitPass` leaves out the tokens before a
+changed one as well, and keeps their keys and values; `memedit.locate.restoring` runs layers apart, each from a recorded
+state. This file knows nothing of what is trained.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from memedit.architectures import architecture_of
+from memedit.hooks import running_instead
 
 __all__ = ["FrozenLayers"]
 
@@ -39,22 +45,14 @@ class FrozenLayers:
         if not self._layers:
             yield
             return
-        last = self._layers[-1]
-        instead = self._giving(inputs) if inputs in self._kept else None
-        try:
-            if instead is not None:
-                for layer in self._layers:
-                    layer.forward = instead
-            else:
-                last.forward = self._keeping(inputs, last.forward)
-            yield
-        finally:
-            for layer in self._layers:
-                vars(layer).pop("forward", None)
-
-    def _giving(self, inputs: Hashable) -> Callable[..., Any]:
-        kept = self._kept[inputs]
-        return lambda *_, **__: kept
+        if inputs in self._kept:
+            kept = self._kept[inputs]
+            with running_instead(self._layers, lambda *_, **__: kept):
+                yield
+        else:
+            last = self._layers[-1]
+            with running_instead([last], self._keeping(inputs, last.forward)):
+                yield
 
     def _keeping(self, inputs: Hashable, run: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*arguments: Any, **options: Any) -> Any:

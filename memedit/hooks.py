@@ -2,19 +2,20 @@
 
 Adding a delta to a weight and subtracting it again does not restore the weight: floating-point addition rounds. So what
 is changed here is cloned before and copied back after, in one ``with`` block, whatever happens inside (`restored`).
-What is put beside a module (`Attachment`) changes no weight at all.
+What is put beside a module (`Attachment`), or run in its place
+(`running_instead`), changes no weight at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Attachment", "restored"]
+__all__ = ["Attachment", "restored", "running_instead"]
 
 
 @contextmanager
@@ -43,6 +44,28 @@ def restored(module: torch.nn.Module, names: Iterable[str] | None = None) -> Ite
         with torch.no_grad():
             for name, value in before.items():
                 state[name].copy_(value)
+
+
+@contextmanager
+def running_instead(modules: Sequence[torch.nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
+    """Have modules run something else in place of their forward pass, for the length of a ``with`` block.
+
+    A forward pass that one of them was given by itself before, as `accelerate` does, is there again afterwards.
+
+    Args:
+        modules: The modules.
+        forward: Called with what the modules are called with.
+    """
+    own = [vars(module).get("forward") for module in modules]
+    try:
+        for module in modules:
+            vars(module)["forward"] = forward
+        yield
+    finally:
+        for module, before in zip(modules, own, strict=True):
+            vars(module).pop("forward", None)
+            if before is not None:
+                vars(module)["forward"] = before
 
 
 class Attachment:

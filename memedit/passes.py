@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["inputs_of", "logits_of", "max_positions", "pad_left", "positions", "takes"]
+__all__ = ["logits_of", "max_positions", "pad_left", "positions", "takes"]
 
 
 def pad_left(
@@ -88,34 +88,6 @@ def _with_parameters(model: Any, parameters: dict[str, torch.Tensor], **inputs: 
     from torch.func import functional_call
 
     return functional_call(model, parameters, kwargs=inputs)
-
-
-def inputs_of(model: Any, path: str, rows: Sequence[Sequence[int]], *, pad: int = 0) -> list[torch.Tensor]:
-    """What one of a model's modules reads at each token of some rows, in one pass, without gradients.
-
-    Args:
-        model: The model.
-        path: The module's path in it.
-        rows: Token ids, at least one row.
-        pad: The id that stands before the shorter rows.
-
-    Returns:
-        For each row the module's first input at the row's own tokens, ``[tokens, width]``.
-    """
-    import torch
-
-    read: list[torch.Tensor] = []
-
-    def record(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        read.append(inputs[0].detach())
-
-    handle = model.get_submodule(path).register_forward_pre_hook(record)
-    try:
-        with torch.no_grad():
-            logits_of(model, rows, keep=1, pad=pad)
-    finally:
-        handle.remove()
-    return [one[-len(row) :] for one, row in zip(read[-1], rows, strict=True)]
 
 
 def max_positions(model: Any) -> int | None:

@@ -11,7 +11,7 @@ from tiny import ARCHITECTURES as TINY
 from tiny import tiny_model
 
 from memedit.architectures import architecture_of
-from memedit.editors.activations import SplitPass, activations, activations_of_all
+from memedit.editors.activations import SplitPass, activations, activations_of_all, inputs_of
 
 ROWS = ((3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14), (11, 12, 13, 14), (16, 17, 18, 19, 20, 21, 22, 3, 4))
 PLACES = (8, 1, 6)
@@ -154,3 +154,19 @@ def test_lower_precision_is_near() -> None:
         whole = SplitPass(model, ROWS, PLACES, 1)({name: torch.ones(3, 32)}, keep=2)
         rough = SplitPass(model, ROWS, PLACES, 1, bfloat16=True)({name: torch.ones(3, 32)}, keep=2)
     assert 0 < (rough.float() - whole).norm() / whole.norm() < 0.05
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral-sliding"])
+def test_what_a_module_reads_is_that_of_each_row_alone(architecture: str) -> None:
+    model = tiny_model(architecture)
+    path = architecture_of(model).module_name(1, "mlp_out")
+    together = inputs_of(model, path, ROWS)
+    assert [len(one) for one in together] == [len(row) for row in ROWS]
+    for row, read in zip(ROWS, together, strict=True):
+        expected: list[torch.Tensor] = []
+        hook = model.get_submodule(path).register_forward_hook(lambda _, i, __, kept=expected: kept.append(i[0][0]))
+        with torch.no_grad():
+            model(torch.tensor([row]))
+        hook.remove()
+        torch.testing.assert_close(read, expected[0], atol=1e-4, rtol=1e-3)
+    assert not model.get_submodule(path)._forward_pre_hooks

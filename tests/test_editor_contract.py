@@ -54,10 +54,10 @@ METHODS: dict[str, Make] = {
     ),
     "t-patcher": lambda subject: TPatcherEditor(subject, TPatcherConfig(learning_rate=0.1, steps=3)),
     "ke": lambda subject: HypernetworkEditor(
-        ke.INFO, subject, ke.Ke(subject, ke.KeConfig(layers=(0, 2), hidden=4, condition=3, scale=10.0))
+        subject, ke.Ke(subject, ke.KeConfig(layers=(0, 2), hidden=4, condition=3, scale=10.0))
     ),
     "mend": lambda subject: HypernetworkEditor(
-        mend.INFO, subject, mend.Mend(subject, mend.MendConfig(layers=(0, 2), learning_rate=0.01))
+        subject, mend.Mend(subject, mend.MendConfig(layers=(0, 2), learning_rate=0.01))
     ),
     "rome": lambda subject: RomeEditor(subject, RomeConfig(layer=1, statistics="identity", **QUICK)),
     "r-rome": lambda subject: RomeEditor(subject, ONE_KEY, info=r_rome.INFO),

@@ -388,7 +388,7 @@ def test_training_that_diverges_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"layer": -1}, "counted from 0"),
+        ({"layer": -1}, "layer must not be negative"),
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),

@@ -187,7 +187,7 @@ def test_the_same_edits_give_the_same_codebook() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"layer": -1}, "counted from 0"),
+        ({"layer": -1}, "layer must not be negative"),
         ({"epsilon": 0.0}, "epsilon must be above 0"),
         ({"learning_rate": float("inf")}, "learning_rate must be above 0"),
         ({"stop_loss": -1.0}, "stop_loss must not be negative"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import ARCHITECTURES, tiny_model
 
-from memedit.hooks import Attachment, restored
+from memedit.hooks import Attachment, restored, running_instead
 
 WEIGHT = "lm_head.weight"
 
@@ -122,3 +122,23 @@ def test_a_copy_of_a_model_has_an_attachment_of_its_own():
     assert torch.equal(copied(inputs), own + 2 * inputs)
     attachment.remove()
     assert torch.equal(copied(inputs), own + 2 * inputs)
+
+
+def test_what_ran_before_something_else_runs_again():
+    """Also a forward pass that a module was given by itself, which is not that of its class."""
+    plain, wrapped = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    own = wrapped.forward
+    vars(wrapped)["forward"] = lambda rows: own(rows) + 1
+    rows = torch.ones(1, 2)
+    before = plain(rows), wrapped(rows)
+
+    def interrupted():
+        with running_instead([plain, wrapped], lambda given: given * 7):
+            assert plain(rows).tolist() == wrapped(rows).tolist() == [[7.0, 7.0]]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert torch.equal(plain(rows), before[0])
+    assert torch.equal(wrapped(rows), before[1])
+    assert "forward" not in vars(plain)

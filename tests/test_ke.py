@@ -17,7 +17,7 @@ from memedit.architectures import architecture_of
 from memedit.editors.examples import ExampleMaker, target_loss
 from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.hypernetwork_files import save_hypernetwork
-from memedit.editors.ke import INFO, Ke, KeConfig, create
+from memedit.editors.ke import Ke, KeConfig, create
 from memedit.editors.ke_network import KeNetwork
 from memedit.editors.outer_products import OuterProducts
 from memedit.editors.registry import create_editor
@@ -123,7 +123,7 @@ def test_a_small_case_by_hand() -> None:
 def test_it_reads_prompt_answer_now_and_new_answer(architecture: str) -> None:
     """The weight after an edit, from autograd's gradient and from what the model itself says."""
     of = subject(architecture)
-    ke = Ke(of, KeConfig(layers=(1,), hidden=5, condition=6, scale=3.0))
+    ke = Ke(of, KeConfig(layers=(1,), parts=("mlp_out",), hidden=5, condition=6, scale=3.0))
     random_network(ke.network)
     ((name, _),) = ke.layers.items()
     example, plain = ExampleMaker(of)(ROME), ExampleMaker(of, template=False)(ROME)
@@ -141,14 +141,14 @@ def test_it_reads_prompt_answer_now_and_new_answer(architecture: str) -> None:
     as_rows = gradient.numpy().astype(np.float64)
     change = change_by_hand(values_of(ke.network), 0, 3.0, texts, as_rows.T if transposed else as_rows)
     before = weight.detach().numpy().copy()
-    HypernetworkEditor(INFO, of, ke).edit([ROME])
+    HypernetworkEditor(of, ke).edit([ROME])
     moved = of.model.get_parameter(f"{name}.weight").detach().numpy() - before
     np.testing.assert_allclose(moved, change.T if transposed else change, rtol=1e-3, atol=1e-5)
 
 
 def test_before_training_it_is_nearly_a_step_of_gradient_descent() -> None:
     of = subject()
-    ke = Ke(of, KeConfig(layers=(1,), hidden=4, condition=4, scale=64.0))
+    ke = Ke(of, KeConfig(layers=(1,), parts=("mlp_out",), hidden=4, condition=4, scale=64.0))
     change = ke.changes([ROME])
     ((name, (_, outputs)),) = ke.layers.items()
     loss = target_loss(of.model, dict(of.model.named_parameters()), [ExampleMaker(of)(ROME)]).sum()
@@ -157,6 +157,20 @@ def test_before_training_it_is_nearly_a_step_of_gradient_descent() -> None:
     moved = change[name].total().detach()
     assert torch.cosine_similarity(moved.flatten(), step.flatten(), dim=0) > 0.98
     assert 0.8 < float(moved.norm() / step.norm()) < 1.2
+
+
+def test_it_can_begin_where_every_row_and_column_of_the_gradient_has_a_like_part() -> None:
+    network = KeNetwork({"a": (2, 3)}, width=5, hidden=3, condition=4, scale=7.0)
+    with torch.no_grad():
+        network.heads[0].get_parameter("last.weight").zero_()
+    inputs = np.array([[100.0, 1.0], [-300.0, 2.0], [9.0, 9.0]])
+    deltas = np.array([[0.1, 2.0, 0.01], [0.3, -1.0, 0.02], [0.0, 0.0, 0.0]])  # the last token has no part
+    gradient = {"a": OuterProducts(torch.tensor(inputs)[None].float(), torch.tensor(deltas)[None].float())}
+    network.begin_at([gradient], rate=0.5)
+    text = (torch.ones(1, 5), torch.ones(1, 5), torch.ones(1, 5))
+    sizes = np.sqrt((deltas[:2] ** 2).mean(0))[:, None] * np.sqrt((inputs[:2] ** 2).mean(0))
+    expected = -0.5 * deltas.T @ inputs / sizes
+    np.testing.assert_allclose(network(gradient, [text])["a"].total().detach().numpy(), expected, rtol=1e-5)
 
 
 def test_edits_together_are_those_alone_summed() -> None:
@@ -184,7 +198,7 @@ def test_a_new_network_depends_on_its_seed_alone() -> None:
 
 def test_what_was_saved_edits_as_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = subject()
-    ke = Ke(of, KeConfig(layers=(0, 2), hidden=64, condition=64, scale=2.0))
+    ke = Ke(of, KeConfig(layers=(0, 2), parts=("mlp_out",), hidden=64, condition=64, scale=2.0))
     random_network(ke.network)
     monkeypatch.setenv("MEMEDIT_CACHE", str(tmp_path))
     with pytest.raises(UnsupportedCallError, match="memedit train hypernetwork --method ke --base tiny-llama"):

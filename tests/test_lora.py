@@ -60,7 +60,7 @@ def test_the_merged_weight_is_w_plus_the_scaled_product(architecture: str) -> No
     editor = editor_of("lora", edited)
     model, paths = edited.model, editor.paths
     prompt = EDITS[0].prompt.encode()
-    with adapted(model, paths, editor._put_in, seed=0):
+    with adapted(model, paths, lambda: editor._put_in(1), seed=0):
         layer = model.get_submodule(paths[0])
         generator = torch.Generator().manual_seed(1)
         for path in paths:
@@ -172,7 +172,7 @@ def test_adalora_keeps_its_budget() -> None:
         return merged(model, paths)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("memedit.editors.adalora.merged", count)
+        patch.setattr("memedit.editors.adapter_editor.merged", count)
         editor.edit(EDITS[:1])
     assert sum(kept) <= ADALORA.target_rank * len(editor.paths)
     assert sum(kept) > 0

@@ -16,7 +16,7 @@ from memedit.architectures import architecture_of
 from memedit.editors.examples import ExampleMaker, target_loss
 from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.hypernetwork_files import SavedHypernetwork, load_hypernetwork, save_hypernetwork
-from memedit.editors.mend import INFO, Mend, MendConfig, create
+from memedit.editors.mend import Mend, MendConfig, create
 from memedit.editors.mend_network import MendNetwork, ShapeNetwork
 from memedit.editors.outer_products import OuterProducts
 from memedit.editors.registry import create_editor
@@ -124,7 +124,7 @@ def test_before_training_it_is_a_step_of_gradient_descent(architecture: str) -> 
     parameters = [f"{name}.weight" for name in mend.layers]
     before = {name: of.model.get_parameter(name).detach().clone() for name in parameters}
     gradients = gradients_by_autograd(of, [ROME, ZOLA], parameters)
-    HypernetworkEditor(INFO, of, mend).edit([ROME, ZOLA])
+    HypernetworkEditor(of, mend).edit([ROME, ZOLA])
     assert len(parameters) == (4 if architecture == "gpt2" else 6)
     for name, gradient in zip(parameters, gradients, strict=True):
         torch.testing.assert_close(of.model.get_parameter(name), before[name] - 0.125 * gradient, rtol=1e-4, atol=1e-6)
@@ -160,7 +160,7 @@ def test_a_trained_network_changes_the_weights_as_the_formula_has_it(architectur
         g = h + p["scale2"][0] * (p["u2"] @ (p["v2"] @ h)) + p["offset2"][0]
         change -= np.exp(p["log_rate"][0]) * np.outer(g[inputs:], g[:inputs])
     of.model.zero_grad()
-    HypernetworkEditor(INFO, of, mend).edit([ROME])
+    HypernetworkEditor(of, mend).edit([ROME])
     after = of.model.get_parameter(f"{name}.weight").detach().numpy()
     np.testing.assert_allclose(after, before + (change.T if architecture == "gpt2" else change), rtol=1e-3, atol=1e-4)
 
@@ -170,7 +170,7 @@ def test_edits_made_together_are_summed_whatever_stands_beside_them() -> None:
     mend = Mend(of, MendConfig(layers=(1,), rank=2))
     random_network(mend.network)
     edits = [Edit(prompt=f"The {place}th town of France is", target="Rome" * (1 + place % 3)) for place in range(11)]
-    editor = HypernetworkEditor(INFO, of, mend)
+    editor = HypernetworkEditor(of, mend)
     before = {name: of.model.get_parameter(name).detach().clone() for name in editor.parameters}
     alone = {name: torch.zeros_like(value) for name, value in before.items()}
     for edit in edits:
@@ -185,7 +185,7 @@ def test_edits_made_together_are_summed_whatever_stands_beside_them() -> None:
 
 def test_of_edits_with_one_prompt_the_last_holds() -> None:
     of = subject()
-    editor = HypernetworkEditor(INFO, of, Mend(of, MendConfig(layers=(1,), learning_rate=0.1)))
+    editor = HypernetworkEditor(of, Mend(of, MendConfig(layers=(1,), learning_rate=0.1)))
     editor.edit([Edit(prompt=ROME.prompt, target="Athens"), ROME])
     both = of.model.get_parameter(editor.parameters[0]).detach().clone()
     editor.undo()
@@ -201,7 +201,7 @@ def test_a_change_that_is_not_finite_is_refused() -> None:
             network.get_parameter("log_rate").fill_(200.0)
     before = {name: value.clone() for name, value in of.model.state_dict().items()}
     with pytest.raises(ConfigError, match="infinite"):
-        HypernetworkEditor(INFO, of, mend).edit([ROME])
+        HypernetworkEditor(of, mend).edit([ROME])
     assert all(torch.equal(value, before[name]) for name, value in of.model.state_dict().items())
 
 
@@ -231,7 +231,7 @@ def test_what_was_saved_edits_as_what_was_trained(tmp_path: Path) -> None:
     editor.edit([ROME])
     loaded = {name: of.model.get_parameter(name).detach() - value for name, value in before.items()}
     editor.undo()
-    HypernetworkEditor(INFO, of, mend).edit([ROME])
+    HypernetworkEditor(of, mend).edit([ROME])
     for name, value in before.items():
         trained = of.model.get_parameter(name).detach() - value
         # matrices are kept in float16

@@ -12,8 +12,7 @@ import torch
 from tiny import ARCHITECTURES, VOCABULARY, tiny_model
 from transformers import BloomConfig, BloomForCausalLM
 
-from memedit.architectures import architecture_of
-from memedit.passes import inputs_of, logits_of, max_positions, pad_left, positions, takes
+from memedit.passes import logits_of, max_positions, pad_left, positions, takes
 
 ROWS = [[7, 8, 9, 10, 11], [12], [13, 14, 15], [16, 17, 18, 19, 20, 21, 22, 23]]
 PAD = 5
@@ -108,22 +107,6 @@ def test_the_most_tokens_are_those_of_the_configuration() -> None:
     model = tiny_model("gpt2")
     assert max_positions(model) == model.config.n_positions == 4096
     assert max_positions(bloom()) is None
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral-sliding"])
-def test_what_a_module_reads_is_that_of_each_row_alone(architecture: str) -> None:
-    model = tiny_model(architecture)
-    path = architecture_of(model).module_name(1, "mlp_out")
-    together = inputs_of(model, path, ROWS, pad=PAD)
-    assert [len(one) for one in together] == [len(row) for row in ROWS]
-    for row, read in zip(ROWS, together, strict=True):
-        expected: list[torch.Tensor] = []
-        hook = model.get_submodule(path).register_forward_hook(lambda _, i, __, kept=expected: kept.append(i[0][0]))
-        with torch.no_grad():
-            model(torch.tensor([row]))
-        hook.remove()
-        torch.testing.assert_close(read, expected[0], atol=1e-4, rtol=1e-3)
-    assert not model.get_submodule(path)._forward_pre_hooks
 
 
 def test_other_values_can_stand_in_for_the_parameters() -> None:

@@ -11,12 +11,13 @@ import torch
 from hashing_encoder import HashingEncoder
 from tiny import tiny_model, tiny_tokenizer
 
+from memedit.editors.activations import inputs_of
 from memedit.editors.examples import ExampleMaker
 from memedit.editors.patches import Patches
 from memedit.editors.subject import Subject
 from memedit.editors.t_patcher import TPatcherConfig, TPatcherEditor, activation_loss, memory_loss
 from memedit.errors import ConfigError
-from memedit.passes import inputs_of, logits_of, pad_left
+from memedit.passes import logits_of, pad_left
 from memory_store import Edit
 
 CONFIG = TPatcherConfig(learning_rate=0.1, steps=100)
@@ -113,7 +114,7 @@ def test_earlier_patches_stay_as_they_are() -> None:
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"memory_weight": -1.0}, "memory_weight must not be negative"),
-        ({"beta": 1.0}, "beta must not be above 0"),
+        ({"beta": 1.0}, "beta must be at most 0"),
     ],
 )
 def test_a_wrong_configuration(values: dict[str, Any], message: str) -> None:

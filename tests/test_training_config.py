@@ -105,7 +105,7 @@ def test_values_given_come_last_and_none_is_not_given(tmp_path: Path) -> None:
         ("[loop]\ntime_limit_minutes = 0", ["[loop]: time_limit_minutes must be above 0, not 0.0"]),
         ("[loop]\nsteps = 0", ["[loop]: steps must be at least 1, not 0"]),
         ("[loop]\nwarmup = 1.5", ["warmup must be at least 0 and at most 1, not 1.5"]),
-        ("[loop]\nlearning_rate = nan", ["learning_rate must be a finite number, not nan"]),
+        ("[loop]\nlearning_rate = nan", ["learning_rate must be above 0, not nan"]),
         ('[loop]\ndevice = "tpu"', ["device must be", "'tpu'"]),
         ("[dropout]\ninner = 1", ["[dropout]: inner must be at least 0 and below 1, not 1.0"]),
         ("width = 0", ["toy.toml: width must be at least 1, not 0"]),
@@ -121,7 +121,7 @@ def test_a_wrong_file_is_told_with_its_name_and_key(tmp_path: Path, text: str, s
 
 
 def test_a_value_that_is_given_is_checked_too() -> None:
-    with pytest.raises(TrainingConfigError, match=r"the values given, \[loop\]: seed must be at least 0, not -1"):
+    with pytest.raises(TrainingConfigError, match=r"the values given, \[loop\]: seed must not be negative, not -1"):
         read_settings(ToySettings, overrides={"loop.seed": -1})
 
 
@@ -150,7 +150,7 @@ def test_json_has_no_tuples_and_keeps_the_tables() -> None:
         ({}, [0], [math.nan, math.inf]),
     ],
 )
-def test_ranges(bounds: dict[str, float], inside: list[float], outside: list[float]) -> None:
+def test_ranges(bounds: dict[str, Any], inside: list[float], outside: list[float]) -> None:
     for value in inside:
         check_range("x", value, **bounds)
     for value in outside:

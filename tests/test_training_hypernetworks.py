@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from memory_store import Edit
 from training.edit_batches import EditDrawer, EditSampling
 from training.errors import TrainingDataError
 from training.facts import read_edits
-from training.hypernetworks import KeSettings, MendSettings, run_ke, run_mend
-from training.loop import TrainingResult
+from training.hypernetwork_settings import KeSettings, MendSettings
+from training.hypernetworks import run
 from training.settings import LoopSettings
 
 LOOP = LoopSettings(
@@ -61,8 +60,7 @@ def settings_of(method: str, base: Path, **loop: Any) -> Any:
     return KeSettings(**shape, hidden=8, condition=8, scale=20.0, shrink_every=2)
 
 
-RUNS: dict[str, Callable[..., TrainingResult]] = {"ke": run_ke, "mend": run_mend}
-METHODS = pytest.mark.parametrize("method", RUNS)
+METHODS = pytest.mark.parametrize("method", ["ke", "mend"])
 
 
 def read(method: str, base: Path, folder: Path) -> SavedHypernetwork:
@@ -90,7 +88,7 @@ def test_what_is_trained_edits_the_model_it_was_trained_for(
 ) -> None:
     monkeypatch.setenv("MEMEDIT_CACHE", str(tmp_path))
     out = tmp_path / "hypernetworks" / method / "tiny"
-    result = RUNS[method](settings_of(method, base), out=out, data_folder=data)
+    result = run(settings_of(method, base), out=out, data_folder=data)
     assert result.task == method
     assert set(result.figures) == {"mean of the three", "reliability", "generalization", "locality"}
     subject = subject_of(base)
@@ -124,7 +122,7 @@ def test_training_that_was_stopped_ends_with_the_same_weights(
     method: str, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(method, base)
-    RUNS[method](settings, out=tmp_path / "whole", data_folder=data)
+    run(settings, out=tmp_path / "whole", data_folder=data)
     drawn = EditDrawer.batch
 
     def until_the_fourth(self: EditDrawer, index: int) -> Any:
@@ -134,9 +132,9 @@ def test_training_that_was_stopped_ends_with_the_same_weights(
 
     monkeypatch.setattr(EditDrawer, "batch", until_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        RUNS[method](settings, out=tmp_path / "stopped", data_folder=data)
+        run(settings, out=tmp_path / "stopped", data_folder=data)
     monkeypatch.setattr(EditDrawer, "batch", drawn)
-    RUNS[method](settings, out=tmp_path / "stopped", data_folder=data)
+    run(settings, out=tmp_path / "stopped", data_folder=data)
     records = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     steps = [record for record in records if record["event"] == "step"]
     assert [step["step"] for step in steps] == list(range(1, LOOP.steps + 1))
@@ -148,7 +146,7 @@ def test_training_that_was_stopped_ends_with_the_same_weights(
 @METHODS
 def test_another_seed_gives_another(method: str, base: Path, data: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
-        RUNS[method](settings_of(method, base, seed=seed), out=tmp_path / str(seed), data_folder=data)
+        run(settings_of(method, base, seed=seed), out=tmp_path / str(seed), data_folder=data)
     assert not same(read(method, base, tmp_path / "0"), read(method, base, tmp_path / "1"))
 
 
@@ -157,7 +155,7 @@ def test_it_learns_to_make_edits(method: str, base: Path, data: Path, tmp_path: 
     settings = settings_of(method, base, steps=60, evaluate_every=60)
     if method == "ke":  # of a random model no edit keeps within a margin
         settings = replace(settings, margin=1000.0)
-    RUNS[method](settings, out=tmp_path, data_folder=data)
+    run(settings, out=tmp_path, data_folder=data)
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     edit = [record["losses"]["edit"] for record in records if record["event"] == "step"]
     assert np.mean(edit[-10:]) < 0.7 * np.mean(edit[:5])
@@ -166,7 +164,7 @@ def test_it_learns_to_make_edits(method: str, base: Path, data: Path, tmp_path: 
 @METHODS
 def test_without_the_data_it_says_what_is_missing(method: str, base: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="--data-folder"):
-        RUNS[method](settings_of(method, base), out=tmp_path)
+        run(settings_of(method, base), out=tmp_path)
 
 
 @METHODS
@@ -178,7 +176,8 @@ def test_what_is_trained_on_is_what_a_model_says_whose_weights_are_changed(
     from memedit.editors import ke, mend
     from memedit.editors.examples import IGNORED, target_logits
     from memedit.editors.hypernetwork_editor import HypernetworkEditor
-    from training.hypernetworks import _KeTask, _MendTask, _prepare
+    from training.hypernetwork_tasks import KeTask, MendTask
+    from training.hypernetworks import _prepare
     from training.progress import SILENT
 
     settings = settings_of(method, base)
@@ -186,13 +185,13 @@ def test_what_is_trained_on_is_what_a_model_says_whose_weights_are_changed(
     of = prepared.subject
     if method == "mend":
         predictor: Any = mend.Mend(of, mend.MendConfig(layers=(1, 2), learning_rate=0.02))
-        task: Any = _MendTask(replace(settings, init="shipped"), prepared, predictor)
+        task: Any = MendTask(replace(settings, init="shipped"), prepared, predictor)
     else:
         predictor = ke.Ke(of, ke.KeConfig(layers=(1, 2), hidden=4, condition=4, scale=1.0))
-        task = _KeTask(settings, prepared, predictor)
+        task = KeTask(settings, prepared, predictor)
     batch = replace(prepared.training.batch(0), together=together)
     logits, wanted, edited, base_logits, due = (part.detach() for part in task._asked(batch))
-    editor = HypernetworkEditor(mend.INFO, of, predictor)
+    editor = HypernetworkEditor(of, predictor)
 
     def said(example: Any) -> torch.Tensor:
         weights = {name: value.detach() for name, value in of.model.named_parameters()}

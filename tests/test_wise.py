@@ -11,12 +11,13 @@ from hashing_encoder import HashingEncoder
 from tiny import tiny_model, tiny_tokenizer
 
 from memedit.architectures import architecture_of
+from memedit.editors.activations import inputs_of
 from memedit.editors.examples import ExampleMaker
 from memedit.editors.side_memory import SideMemory, ties
 from memedit.editors.subject import Subject
 from memedit.editors.wise import WiseConfig, WiseEditor, margin_loss
 from memedit.errors import ConfigError
-from memedit.passes import inputs_of, logits_of, pad_left
+from memedit.passes import logits_of, pad_left
 from memory_store import Edit
 
 CONFIG = WiseConfig(layer=1, learning_rate=0.02, alpha=1.0, beta=4.0, gamma=2.0, rho=0.5, steps=80)

@@ -91,15 +91,15 @@ TRAINABLE = (
     Trainable(
         name="hypernetwork",
         summary="Train a hypernetwork, which turns an edit into a change of a model's weights.",
-        settings="training.hypernetworks:MendSettings",
-        run="training.hypernetworks:run_mend",
+        settings="training.hypernetwork_settings:MendSettings",
+        run="training.hypernetworks:run",
         method="mend",
     ),
     Trainable(
         name="hypernetwork",
         summary="Train a hypernetwork, which turns an edit into a change of a model's weights.",
-        settings="training.hypernetworks:KeSettings",
-        run="training.hypernetworks:run_ke",
+        settings="training.hypernetwork_settings:KeSettings",
+        run="training.hypernetworks:run",
         method="ke",
     ),
 )

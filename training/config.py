@@ -13,16 +13,17 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-import math
 import re
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from memedit import ranges
 from training.errors import TrainingConfigError
 
 __all__ = ["check_range", "read_settings", "settings_json", "settings_toml"]
@@ -88,39 +89,8 @@ def settings_json(settings: Any) -> dict[str, Any]:
     return whole
 
 
-def check_range(
-    name: str,
-    value: float,
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> None:
-    """Checks that a number lies within bounds; for ``__post_init__`` of settings.
-
-    Args:
-        name: The setting's name.
-        value: Its value.
-        least: The least that is allowed.
-        most: The most that is allowed.
-        above: What it must be greater than.
-        below: What it must be less than.
-
-    Raises:
-        TrainingConfigError: It does not, or is not finite.
-    """
-    bounds = (
-        (f"at least {least}", least is None or value >= least),
-        (f"above {above}", above is None or value > above),
-        (f"at most {most}", most is None or value <= most),
-        (f"below {below}", below is None or value < below),
-    )
-    if not math.isfinite(value):
-        raise TrainingConfigError(f"{name} must be a finite number, not {value}.")
-    if not all(holds for _, holds in bounds):
-        asked = " and ".join(bound for bound, _ in bounds if not bound.endswith(" None"))
-        raise TrainingConfigError(f"{name} must be {asked}, not {value}.")
+check_range = partial(ranges.check_range, error=TrainingConfigError)
+"""As `memedit.ranges.check_range`; raises TrainingConfigError."""
 
 
 def _parse(file: Path) -> dict[str, Any]:

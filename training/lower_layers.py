@@ -3,7 +3,8 @@
 An edit of the last layers leaves all that is below as it is, and below is most of the model. `LowerLayers` keeps what
 enters the lowest edited layer for each of a known set of texts, in a file, and has the model go on from there.
 
-This file knows nothing of edits or of training.
+`memedit.frozen_layers` is for whole batches that come again as they were, and tells what else leaves layers out. This
+file knows nothing of edits or of training.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import architecture_of
+from memedit.editors.activations import inputs_of
+from memedit.hooks import running_instead
 from training.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -27,10 +30,6 @@ _TOGETHER = 16
 """Texts of one pass."""
 
 
-class _ReachedError(Exception):
-    """The pass has come as far as it is needed."""
-
-
 class LowerLayers:
     """What enters one layer of a model, by text.
 
@@ -40,10 +39,10 @@ class LowerLayers:
     """
 
     def __init__(self, model: Any, layer: int) -> None:
-
         architecture = architecture_of(model)
         self._model = model
-        self._above = model.get_submodule(architecture.module_name(layer))
+        self._path = architecture.module_name(layer)
+        self._above = model.get_submodule(self._path)
         self._below = [model.get_submodule(architecture.module_name(below)) for below in range(layer)]
         self._entering: dict[tuple[int, ...], torch.Tensor] = {}
         self._in_tuples = False
@@ -76,7 +75,8 @@ class LowerLayers:
             parts: list[torch.Tensor] = []
             for begin in range(0, len(rows), _TOGETHER):
                 progress.stage("running the lower layers", begin, len(rows))
-                parts += self._run(rows[begin : begin + _TOGETHER])
+                entering = inputs_of(self._model, self._path, rows[begin : begin + _TOGETHER])
+                parts += [one.cpu().clone() for one in entering]
             progress.stage("running the lower layers", len(rows), len(rows))
             whole = torch.cat(parts)
             cache.mkdir(parents=True, exist_ok=True)
@@ -115,59 +115,23 @@ class LowerLayers:
 
         hook = self._above.register_forward_pre_hook(enter, with_kwargs=True)
         try:
-            for module in self._below:
-                module.forward = self._pass_on
-            yield
+            with running_instead(self._below, self._pass_on):
+                yield
         finally:
             hook.remove()
-            for module in self._below:
-                vars(module).pop("forward", None)
 
     def _pass_on(self, hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> Any:
         return (hidden_states,) if self._in_tuples else hidden_states
-
-    def _run(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """What enters the layer for each of some texts, ``[tokens, width]``."""
-        import torch
-
-        width = max(map(len, rows))
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = torch.tensor(row)
-            mask[place, : len(row)] = 1
-        caught: list[torch.Tensor] = []
-
-        def catch(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            caught.append(args[0] if args else kwargs["hidden_states"])
-            raise _ReachedError
-
-        self._called(self._above.register_forward_pre_hook(catch, with_kwargs=True), ids, mask)
-        return [caught[0][place, : len(row)].cpu().clone() for place, row in enumerate(rows)]
 
     def _written_by_one(self) -> Any:
         """What the layer below writes, of one token."""
         import torch
 
         caught: list[Any] = []
-
-        def catch(_module: Any, _args: Any, written: Any) -> None:
-            caught.append(written)
-            raise _ReachedError
-
-        ids = torch.zeros(1, 1, dtype=torch.long)
-        self._called(self._below[-1].register_forward_hook(catch), ids, torch.ones_like(ids))
-        return caught[0]
-
-    def _called(self, hook: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
-        """Calls the model up to where the hook has it stop."""
-        import torch
-
-        device = self._model.device
+        hook = self._below[-1].register_forward_hook(lambda _module, _args, written: caught.append(written))
         try:
             with torch.no_grad():
-                self._model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-        except _ReachedError:
-            pass
+                self._model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self._model.device), use_cache=False)
         finally:
             hook.remove()
+        return caught[0]

@@ -1,9 +1,10 @@
 """What goes on inside a model: activations at chosen tokens, and passes that compute only what a change can reach.
 
-`activations` reads the inputs and outputs of modules, and stops behind the last one that is asked for. `SplitPass` is
-for optimisation: a vector is added to what a module writes at one token of each row, many times over. Below the
-module's layer, and before that token, nothing depends on the vector; these hidden states, keys and values are computed
-once, and each pass runs the upper layers on the last tokens alone.
+`activations` and its like read the inputs and outputs of modules, and stop behind the last one that is asked for.
+`SplitPass` is for optimisation: a vector is added to what a module writes at one token of each row, many times over.
+Below the module's layer, and before that token, nothing depends on the vector; these hidden states, keys and values are
+computed once, and each pass runs the upper layers on the last tokens alone (`memedit.frozen_layers` tells what else
+leaves layers out).
 
 This file works on token ids and module names. It knows nothing of edits.
 """
@@ -11,16 +12,17 @@ This file works on token ids and module names. It knows nothing of edits.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import architecture_of
+from memedit.hooks import running_instead
 from memedit.passes import pad_left, positions, takes
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Side", "SplitPass", "activations", "activations_of_all"]
+__all__ = ["Side", "SplitPass", "activations", "activations_of_all", "inputs_of"]
 
 Side = tuple[str, bool]
 """A module's name, and whether its output is meant; else its input."""
@@ -72,6 +74,22 @@ def activations_of_all(model: Any, rows: Sequence[Sequence[int]], sides: Sequenc
     return {side: value[mask.bool()] for side, value in taken.items()}
 
 
+def inputs_of(model: Any, path: str, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """What one module reads at each token of some rows, in one pass that ends there, without gradients.
+
+    Args:
+        model: The model.
+        path: The module's path in it.
+        rows: Token ids, at least one row.
+
+    Returns:
+        For each row the module's first input at the row's own tokens, ``[tokens, width]``.
+    """
+    side = (path, False)
+    taken, _ = _taken(model, rows, [side])
+    return [read[-len(row) :] for read, row in zip(taken[side], rows, strict=True)]
+
+
 def _first(pair: tuple[int, Any]) -> int:
     return pair[0]
 
@@ -112,7 +130,9 @@ def _taken(
             if side[1]:
                 hook = module.register_forward_hook(lambda _, __, output, side=side: keep(side, output))
             else:
-                hook = module.register_forward_pre_hook(lambda _, given, side=side: keep(side, given))
+                hook = module.register_forward_pre_hook(
+                    lambda _, given, named, side=side: keep(side, given or named["hidden_states"]), with_kwargs=True
+                )
             stack.callback(hook.remove)
         stack.enter_context(suppress(_Reached))
         _call(model, parameters, options)
@@ -219,7 +239,8 @@ class SplitPass:
                 module = self._model.get_submodule(name)
                 hook = module.register_forward_hook(lambda _, __, output, vectors=vectors: add(vectors, output))
                 stack.callback(hook.remove)
-            stack.enter_context(self._skipping())
+            # the layers below give what they gave before, without computing it
+            stack.enter_context(running_instead(self._below, lambda *_, **__: self._hidden))
             if self._bfloat16:
                 stack.enter_context(torch.autocast(self.places.device.type, dtype=torch.bfloat16))
             logits: torch.Tensor = _call(self._model, self._parameters, options).logits
@@ -240,24 +261,6 @@ class SplitPass:
 
     def _keep(self, _: Any, __: Any, output: Any) -> None:
         self._hidden = output
-
-    @contextmanager
-    def _skipping(self) -> Iterator[None]:
-        """The layers below give what they gave before, without computing it."""
-
-        def same(*_: Any, **__: Any) -> Any:
-            return self._hidden
-
-        own = [vars(layer).get("forward") for layer in self._below]
-        try:
-            for layer in self._below:
-                layer.forward = same
-            yield
-        finally:
-            for layer, forward in zip(self._below, own, strict=True):
-                vars(layer).pop("forward", None)
-                if forward is not None:
-                    layer.forward = forward
 
 
 def _sliced(output: Any, begin: int) -> Any:

@@ -1,15 +1,15 @@
 """AdaLoRA: LoRA whose ranks go where they matter most, trained on the edits and merged.
 
 Zhang et al. 2023, *AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning*. A change is kept as
-P Lambda Q (Equation 3), Lambda diagonal, and the loss gets gamma times
+P Lambda Q ("SVD-based adaptation"), Lambda diagonal, and the loss gets gamma times
 
-    R(P, Q) = ||P^T P - I||_F^2 + ||Q Q^T - I||_F^2     (Equation 4), here on average over the adapted weights.
+    R(P, Q) = ||P^T P - I||_F^2 + ||Q Q^T - I||_F^2,     here on average over the adapted weights.
 
 While it trains, the importance of each triplet of an entry of Lambda with its vectors is followed, smoothed by beta_1
-and beta_2 (Equations 8 to 11), and entries are set to 0 until a budget is kept: it falls from the initial rank of every
-weight, from step t_i on, to the target rank on average, t_f steps before the end (Equation 12). Which weights keep how
-many is for the importance to say. The adapters and the allocation are peft's, whose scale is alpha over the initial
-rank; what is adapted, and how it is put back, is as in `memedit.editors.lora`.
+and beta_2 ("importance-aware rank allocation"), and entries are set to 0 until a budget is kept: it falls from the
+initial rank of every weight, from step t_i on, to the target rank on average, t_f steps before the end ("global budget
+scheduler"). Which weights keep how many is for the importance to say. The adapters and the allocation are peft's, whose
+scale is alpha over the initial rank; what is adapted, and how it is put back, is as in `memedit.editors.lora`.
 
 The schedule is over all steps, so training does not end early. With several mini-batches a step is one of them.
 
@@ -18,21 +18,20 @@ This file knows nothing of benchmarks.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES, architecture_of
-from memedit.editors.adapters import ADAPTER, adapted, adapted_paths, check_peft, merged
+from memedit.editors.adapter_editor import AdapterConfig, AdapterEditor
+from memedit.editors.adapters import ADAPTER
 from memedit.editors.chosen import chosen_values
-from memedit.editors.descent import descend, mini_batches
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import Example, ExampleMaker, target_loss
+from memedit.editors.examples import Example
 from memedit.editors.subject import Subject
-from memedit.editors.trained import TrainedEditor
 from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -54,45 +53,32 @@ SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"learning_rate": (2e
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdaLoraConfig:
-    """How AdaLoRA trains.
+class AdaLoraConfig(AdapterConfig):
+    """How AdaLoRA trains: as `AdapterConfig`, the change being scaled by alpha / initial_rank.
 
     Attributes:
         initial_rank: The rank of every weight's change at first.
         target_rank: The rank on average at the end; less.
-        alpha: The change is scaled by alpha / initial_rank.
-        learning_rate: Adam's.
-        steps: The passes over the edits that are made together.
         warm_up: The share of the steps before the budget begins to fall, t_i.
         settled: The share of the steps at the end in which it stays, t_f; the two together are less than 1.
         every: After how many steps ranks are allocated anew, Delta_T.
         beta_1: How the importance is smoothed.
         beta_2: How its uncertainty is.
         gamma: The weight of the orthogonality.
-        batch_size: The most edits of a mini-batch.
-        seed: What draws the first P and Q.
-        template: Whether edits are trained through the chat template; None for wherever the model has one.
     """
 
     initial_rank: int
     target_rank: int
-    alpha: int
-    learning_rate: float
-    steps: int = 50
     warm_up: float = 0.1
     settled: float = 0.4
     every: int = 1
     beta_1: float = 0.85
     beta_2: float = 0.85
     gamma: float = 0.1
-    batch_size: int = 8
-    seed: int = 0
-    template: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("target_rank", "every", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        AdapterConfig.__post_init__(self)
+        check_fields(self, "target_rank", "every", least=1)
         if self.initial_rank <= self.target_rank:
             raise ConfigError(
                 f"initial_rank must be above target_rank, {self.target_rank}; it is {self.initial_rank}. "
@@ -100,75 +86,44 @@ class AdaLoraConfig:
             )
         if self.steps < 4:
             raise ConfigError(f"steps must be at least 4, to hold the schedule; they are {self.steps}.")
-        for name in ("alpha", "learning_rate"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}.")
         if not (self.warm_up >= 0 and self.settled >= 0 and self.warm_up + self.settled < 1):
             raise ConfigError(
                 f"warm_up and settled are shares, together below 1; they are {self.warm_up}, {self.settled}."
             )
-        for name in ("beta_1", "beta_2"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
-        if not self.gamma >= 0:
-            raise ConfigError(f"gamma must not be negative, not {self.gamma}.")
+        check_fields(self, "beta_1", "beta_2", above=0, below=1)
+        check_fields(self, "gamma", least=0)
 
 
-class AdaLoraEditor(TrainedEditor):
-    """AdaLoRA on one model, whose weights it changes in place.
+class AdaLoraEditor(AdapterEditor):
+    """AdaLoRA on one model, whose weights it changes in place; see `AdapterEditor`.
 
     Attributes:
         config: How it trains.
-        paths: The modules that it adapts.
 
     Args:
         subject: The model.
         config: By default as the table has it.
-
-    Raises:
-        UnsupportedCallError: The model's architecture is not supported, its weights cannot be trained, or peft is not
-            installed.
-        ConfigError: The model has no chat template where one is asked for.
     """
 
     def __init__(self, subject: Subject, config: AdaLoraConfig | None = None) -> None:
-        check_peft(INFO.name)
         self.config = config if config is not None else default_config(subject.model)
-        self.paths = adapted_paths(subject)
-        super().__init__(subject, INFO, ExampleMaker(subject, template=self.config.template))
+        super().__init__(subject, self.config, info=INFO)
 
-    def _trained(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """The adapted weights, with what the adapters have learnt."""
-        import torch
+    def _loss(self, batch: Sequence[Example]) -> torch.Tensor:
+        return super()._loss(batch) + self.config.gamma * orthogonality(self.subject.model, self.paths)
 
-        model = self._subject.model
-        batches = mini_batches(examples, self.config.batch_size)
-        total = self.config.steps * len(batches)
-        with adapted(model, self.paths, lambda: self._put_in(total), seed=self.config.seed) as tuner:
-            made = 0
+    def _after_step(self, tuner: Any) -> Callable[[], None]:
+        """Allocates ranks anew."""
+        made = 0
 
-            def allocate() -> None:
-                nonlocal made
-                made += 1
-                tuner.update_and_allocate(made)
+        def allocate() -> None:
+            nonlocal made
+            made += 1
+            tuner.update_and_allocate(made)
 
-            def loss_of(batch: Sequence[Example]) -> torch.Tensor:
-                loss = target_loss(model, {}, batch).mean()
-                return loss + self.config.gamma * orthogonality(model, self.paths)
+        return allocate
 
-            descend(
-                torch.optim.Adam(
-                    [one for one in model.parameters() if one.requires_grad], lr=self.config.learning_rate
-                ),
-                batches,
-                loss_of,
-                steps=self.config.steps,
-                stop_loss=0.0,
-                after_step=allocate,
-            )
-            return merged(model, self.paths)
-
-    def _put_in(self, total: int) -> Any:
+    def _put_in(self, steps: int) -> Any:
         from peft import AdaLoraConfig as PeftConfig
         from peft import AdaLoraModel
 
@@ -176,19 +131,19 @@ class AdaLoraEditor(TrainedEditor):
             init_r=self.config.initial_rank,
             target_r=self.config.target_rank,
             lora_alpha=self.config.alpha,
-            total_step=total,
-            tinit=int(self.config.warm_up * total),
-            tfinal=int(self.config.settled * total),
+            total_step=steps,
+            tinit=int(self.config.warm_up * steps),
+            tfinal=int(self.config.settled * steps),
             deltaT=self.config.every,
             beta1=self.config.beta_1,
             beta2=self.config.beta_2,
             orth_reg_weight=self.config.gamma,
             target_modules=list(self.paths),
             lora_dropout=0.0,
-            fan_in_fan_out=architecture_of(self._subject.model).transposed,
+            fan_in_fan_out=architecture_of(self.subject.model).transposed,
         )
         tuner: Any = AdaLoraModel
-        return tuner(self._subject.model, config, ADAPTER)
+        return tuner(self.subject.model, config, ADAPTER)
 
 
 def create(subject: Subject, config: AdaLoraConfig | None = None) -> AdaLoraEditor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import architecture_of
 from memedit.editors.subject import Subject
-from memedit.editors.trained import check_trainable
+from memedit.editors.weights import check_changeable
 from memedit.errors import UnsupportedCallError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def adapted_paths(subject: Subject) -> tuple[str, ...]:
         for inside in architecture.queries_and_values
     )
     for path in paths:
-        check_trainable(subject, f"{path}.weight")
+        check_changeable(subject, f"{path}.weight")
     return paths
 
 

@@ -1,9 +1,9 @@
 """AlphaEdit: MEMIT whose changes are projected onto what the model's usual keys leave free.
 
 The method is that of Fang et al. 2025, *AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models*. The
-directions in which C = E[k k^T] is next to nothing form the null space of preserved knowledge; P projects onto it
-(eq. 5 to 7). A change Δ P moves no preserved key, so nothing needs to be traded against them, and keys of earlier
-edits, K_p, are kept as well as the new ones (eq. 14):
+directions in which C = E[k k^T] is next to nothing form the null space of preserved knowledge; P projects onto it. A
+change Δ P moves no preserved key, so nothing needs to be traded against them, and keys of earlier edits, K_p, are kept
+as well as the new ones:
 
     Δ P = R K^T P (K_p K_p^T P + K K^T P + λ I)^-1.
 
@@ -26,6 +26,7 @@ from memedit.editors.located import LocatedFact
 from memedit.editors.spread import SpreadConfig, SpreadingEditor
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -57,9 +58,7 @@ class AlphaEditConfig(SpreadConfig):
 
     def __post_init__(self) -> None:
         SpreadConfig.__post_init__(self)
-        for name in ("threshold", "regularisation"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}.")
+        check_fields(self, "threshold", "regularisation", above=0)
         if self.statistics == "identity":
             raise ConfigError(
                 "AlphaEdit needs to know which keys are in use; statistics cannot be 'identity'. Give a text file, or "
@@ -151,7 +150,7 @@ def null_space(moment: torch.Tensor, *, threshold: float) -> torch.Tensor:
 def null_space_update(
     keys: torch.Tensor, residuals: torch.Tensor, free: torch.Tensor, together: torch.Tensor, *, regularisation: float
 ) -> torch.Tensor:
-    """R K^T P (A P + λ I)^-1, worked out inside the null space (Fang et al. 2025, eq. 14).
+    """R K^T P (A P + λ I)^-1, worked out inside the null space.
 
     With P = U U^T it is R (U^T K)^T (U^T A U + λ I)^-1 U^T: a smaller, symmetric system.
 

@@ -11,20 +11,19 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from memedit.architectures import architecture_of
+from memedit.editors.activations import inputs_of
 from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
 from memedit.editors.examples import Example, ExampleMaker
 from memedit.editors.subject import Subject
 from memedit.hooks import Attachment
-from memedit.passes import inputs_of
 from memory_store import Edit
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["AttachedEditor", "ordinary_inputs", "projection_widths"]
+__all__ = ["AttachedEditor", "ordinary_inputs"]
 
 A = TypeVar("A", bound="torch.nn.Module")
 
@@ -33,23 +32,30 @@ class AttachedEditor(ABC, Generic[A]):
     """A method whose edits are in a module that is put beside one of the model's.
 
     Attributes:
+        learns_elsewhere: Whether it learns from ordinary prompts where to keep quiet; they are read once a model.
         path: The path of the module that it stands beside.
 
     Args:
         subject: The model.
         info: What the method is.
         path: The module's path.
-        examples: Turns an edit into what is trained.
+        template: Whether prompts go through the chat template; None for wherever there is one.
+
+    Raises:
+        ConfigError: The model has no chat template where one is asked for.
     """
 
-    def __init__(self, subject: Subject, info: MethodInfo, *, path: str, examples: ExampleMaker) -> None:
+    learns_elsewhere: ClassVar[bool] = False
+
+    def __init__(self, subject: Subject, info: MethodInfo, *, path: str, template: bool | None) -> None:
         self.path = path
         self._subject = subject
         self._info = info
-        self._example = examples
+        self._template = template
+        self._example = ExampleMaker(subject, template=template)
         self._addition: A | None = None
         self._attachment: Attachment | None = None
-        self._ready = False
+        self._read_elsewhere: torch.Tensor | None = None
 
     @property
     def info(self) -> MethodInfo:
@@ -73,9 +79,8 @@ class AttachedEditor(ABC, Generic[A]):
         if not edits:
             return EditCost(edits=0, seconds=time.perf_counter() - started, stored_bytes=0)
         set_up = 0.0
-        if not self._ready:
-            self._set_up()
-            self._ready = True
+        if self.learns_elsewhere and self._read_elsewhere is None:
+            self._read_elsewhere = ordinary_inputs(self._subject, self.path, template=self._template)
             set_up = time.perf_counter() - started
         examples = [self._example(edit) for edit in edits]
         earlier = self._addition
@@ -111,8 +116,12 @@ class AttachedEditor(ABC, Generic[A]):
             self._attachment = Attachment(self._subject.model, self.path, name, addition)
         self._addition = addition
 
-    def _set_up(self) -> None:
-        """Do what is done once a model."""
+    @property
+    def _ordinary(self) -> torch.Tensor:
+        """What the module reads where nobody asks for an edit (`ordinary_inputs`), if the method `learns_elsewhere`."""
+        if self._read_elsewhere is None:
+            raise RuntimeError("the set-up was not done")
+        return self._read_elsewhere
 
     @abstractmethod
     def _fresh(self) -> A:
@@ -151,12 +160,6 @@ def ordinary_inputs(subject: Subject, path: str, *, template: bool | None = None
     while all(row[: same + 1] == rows[0][: same + 1] for row in rows):
         same += 1
     return torch.cat([read[0], *(one[same:] for one in read[1:])]).float()
-
-
-def projection_widths(subject: Subject, path: str) -> tuple[int, int]:
-    """How wide what a projection inside a layer reads is, and what it gives out."""
-    given, read = subject.model.get_submodule(path).weight.shape
-    return (given, read) if architecture_of(subject.model).transposed else (read, given)
 
 
 def _bytes(module: torch.nn.Module) -> int:

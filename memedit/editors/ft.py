@@ -20,21 +20,21 @@ This file knows nothing of benchmarks or of other methods.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from memedit.architectures import ARCHITECTURES, architecture_of
+from memedit.architectures import ARCHITECTURES
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend, mini_batches
 from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
 from memedit.editors.subject import Subject
-from memedit.editors.trained import TrainedEditor, check_trainable, checked_layer
-from memedit.errors import ConfigError
+from memedit.editors.trained import TrainedEditor
+from memedit.editors.weights import output_projection
 from memedit.frozen_layers import FrozenLayers
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -92,16 +92,10 @@ class FtConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.layer < 0:
-            raise ConfigError(f"layer is counted from 0; it is {self.layer}.")
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}.")
-        for name in ("stop_loss", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}.")
+        check_fields(self, "layer", least=0)
+        check_fields(self, "steps", "batch_size", least=1)
+        check_fields(self, "learning_rate", above=0)
+        check_fields(self, "stop_loss", "weight_decay", least=0)
 
 
 Loss = Callable[[Any, dict[str, "torch.Tensor"], Sequence[Example]], "torch.Tensor"]
@@ -125,22 +119,20 @@ class FtEditor(TrainedEditor):
         ending: Whether the token that ends a turn is trained as part of the target.
 
     Raises:
-        UnsupportedCallError: The model's architecture is not supported, or its weight cannot be trained.
+        UnsupportedCallError: The model's architecture is not supported, or its weight cannot be changed.
         ConfigError: The model has no such layer, or no chat template where one is asked for.
     """
 
     def __init__(
         self, subject: Subject, config: FtConfig | None = None, *, info: MethodInfo = INFO, ending: bool = True
     ) -> None:
-        architecture = architecture_of(subject.model)
         self.config = config if config is not None else default_config(subject.model)
-        self.parameter = architecture.parameter_name(checked_layer(subject, self.config.layer), "mlp_out")
-        check_trainable(subject, self.parameter)
+        self.parameter = output_projection(subject, self.config.layer).parameter
         super().__init__(subject, info, ExampleMaker(subject, template=self.config.template, ending=ending))
 
     def _trained(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """The one weight, trained."""
-        model, layer = self._subject.model, self.config.layer
+        model, layer = self.subject.model, self.config.layer
         return {self.parameter: fine_tuned(model, self.parameter, examples, self.config, frozen_below=layer)}
 
 

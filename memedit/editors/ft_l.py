@@ -1,10 +1,9 @@
 """FT-L: fine-tune one MLP layer under an L-infinity constraint, by what the prompt's last token predicts.
 
-The constraint is that of Zhu et al. 2020, *Modifying Memories in Transformer Models* (section 3.2): the weight may
-differ from what it was by at most epsilon in every entry, ||theta - theta_0||_inf <= epsilon. Meng et al. 2022,
-*Locating and Editing Factual Associations in GPT*, apply it to one layer's MLP output projection as their baseline
-FT+L; Zhang et al. 2024, *A Comprehensive Study of Knowledge Editing for Large Language Models*, call it FT-L and set
-FT-M against it.
+The constraint is that of Zhu et al. 2020, *Modifying Memories in Transformer Models*: the weight may differ from what
+it was by at most epsilon in every entry, ||theta - theta_0||_inf <= epsilon. Meng et al. 2022, *Locating and Editing
+Factual Associations in GPT*, apply it to one layer's MLP output projection as their baseline FT+L; Zhang et al. 2024,
+*A Comprehensive Study of Knowledge Editing for Large Language Models*, call it FT-L and set FT-M against it.
 
 The objective is Meng et al.'s, as their code has it: with the prompt alone in the model, the mean of -log p(y_t | x)
 over the target's tokens, every one of them predicted at the prompt's last token. For a target of one token that is its
@@ -23,7 +22,6 @@ further. A model is trained on the prompt as it is asked, through the chat templ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,8 +34,8 @@ from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import Example
 from memedit.editors.ft import FtConfig, FtEditor, fine_tuned
 from memedit.editors.subject import Subject
-from memedit.errors import ConfigError
 from memedit.passes import logits_of
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -73,8 +71,7 @@ class FtLConfig(FtConfig):
 
     def __post_init__(self) -> None:
         FtConfig.__post_init__(self)
-        if not (math.isfinite(self.norm_constraint) and self.norm_constraint > 0):
-            raise ConfigError(f"norm_constraint must be above 0, not {self.norm_constraint}.")
+        check_fields(self, "norm_constraint", above=0)
 
 
 class FtLEditor(FtEditor):
@@ -88,7 +85,7 @@ class FtLEditor(FtEditor):
         config: How to train; by default as the table has it.
 
     Raises:
-        UnsupportedCallError: The model's architecture is not supported, or its weight cannot be trained.
+        UnsupportedCallError: The model's architecture is not supported, or its weight cannot be changed.
         ConfigError: The model has no such layer, or no chat template where one is asked for.
     """
 
@@ -100,7 +97,7 @@ class FtLEditor(FtEditor):
 
     def _trained(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """The one weight, trained, inside the bound also in the model's own precision."""
-        model, bound = self._subject.model, self.config.norm_constraint
+        model, bound = self.subject.model, self.config.norm_constraint
         before = model.get_parameter(self.parameter).detach()
         trained = fine_tuned(
             model,

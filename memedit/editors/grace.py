@@ -28,23 +28,22 @@ This file knows nothing of benchmarks or of other methods.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from memedit.architectures import ARCHITECTURES, architecture_of
-from memedit.editors.attached import AttachedEditor, projection_widths
+from memedit.editors.activations import inputs_of
+from memedit.editors.attached import AttachedEditor
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
+from memedit.editors.examples import Example, frozen, target_loss
 from memedit.editors.subject import Subject
-from memedit.editors.trained import checked_layer
-from memedit.errors import ConfigError
+from memedit.editors.weights import checked_layer, widths_of
 from memedit.frozen_layers import FrozenLayers
-from memedit.passes import inputs_of
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -95,13 +94,10 @@ class GraceConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.layer < 0 or self.steps < 1:
-            raise ConfigError(f"layer is counted from 0 and steps from 1; they are {self.layer} and {self.steps}.")
-        for name in ("epsilon", "learning_rate"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}.")
-        if not self.stop_loss >= 0:
-            raise ConfigError(f"stop_loss must not be negative, not {self.stop_loss}.")
+        check_fields(self, "layer", least=0)
+        check_fields(self, "steps", least=1)
+        check_fields(self, "epsilon", "learning_rate", above=0)
+        check_fields(self, "stop_loss", least=0)
 
 
 class GraceEditor(AttachedEditor["Codebook"]):
@@ -122,12 +118,12 @@ class GraceEditor(AttachedEditor["Codebook"]):
     def __init__(self, subject: Subject, config: GraceConfig | None = None) -> None:
         self.config = config if config is not None else default_config(subject.model)
         path = architecture_of(subject.model).module_name(checked_layer(subject, self.config.layer), "mlp_out")
-        super().__init__(subject, INFO, path=path, examples=ExampleMaker(subject, template=self.config.template))
+        super().__init__(subject, INFO, path=path, template=self.config.template)
 
     def _fresh(self) -> Codebook:
         from memedit.editors.codebook import Codebook
 
-        read, given = projection_widths(self._subject, self.path)
+        read, given = widths_of(self._subject, self.path)
         return Codebook(read, given, device=self._subject.model.device)
 
     def _learn(self, addition: Codebook, example: Example) -> None:

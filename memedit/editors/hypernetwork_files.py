@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SavedHypernetwork",
     "find_hypernetwork",
-    "hypernetwork_of",
     "load_hypernetwork",
     "packed",
     "save_hypernetwork",
@@ -142,19 +141,6 @@ def load_hypernetwork(folder: str | Path, *, method: str, subject: Subject) -> S
         )
     manifest = _SAVED.load_manifest(folder)
     return _described(Path(folder), tensors=_SAVED.load_tensors(folder, manifest))
-
-
-def hypernetwork_of(method: str, subject: Subject, folder: str | Path | None) -> SavedHypernetwork:
-    """The hypernetwork of a model, from a folder or wherever it is found; see `load_hypernetwork`.
-
-    Args:
-        method: The method that is to use it.
-        subject: The model that it is to edit.
-        folder: Where it was saved; None to find it.
-    """
-    if folder is None:
-        return find_hypernetwork(method, subject)
-    return load_hypernetwork(folder, method=method, subject=subject)
 
 
 def find_hypernetwork(method: str, subject: Subject) -> SavedHypernetwork:

@@ -13,20 +13,19 @@ beforehand for one model, by ``memedit train hypernetwork --method ke``. This fi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memedit.architectures import ARCHITECTURES, Projection
 from memedit.editors.editor import MethodInfo
 from memedit.editors.examples import IGNORED, ExampleMaker, frozen, mean_losses, target_logits
-from memedit.editors.hypernetwork_editor import HypernetworkEditor, config_of, edited_layers, filled
-from memedit.editors.hypernetwork_files import SavedHypernetwork, hypernetwork_of, packed
+from memedit.editors.hypernetwork import Hypernetwork, HypernetworkConfig
+from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.outer_products import OuterProducts, gradient_parts
 from memedit.editors.subject import Subject
-from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 from memory_store import Edit
 
 if TYPE_CHECKING:
@@ -49,127 +48,87 @@ INFO = MethodInfo(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeConfig:
-    """The shape of KE's hypernetwork for one model.
+class KeConfig(HypernetworkConfig):
+    """The shape of KE's hypernetwork for one model: as `HypernetworkConfig`, and how large it is.
 
     Attributes:
-        layers: The layers that are edited, from 0.
-        parts: Which of their projections.
         hidden: Hidden numbers of the LSTM in each direction.
         condition: Hidden numbers of the network of each weight.
         scale: The factor of equation 5, which the paper has at 1.
-        template: Whether edits are worded through the chat template; None for wherever the model has one.
     """
 
-    layers: tuple[int, ...]
-    parts: tuple[Projection, ...] = ("mlp_out",)
+    parts: tuple[Projection, ...] = ("mlp_up", "mlp_out")
     hidden: int = 128
-    condition: int = 64
+    condition: int = 32
     scale: float = 1000.0
-    template: bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.layers or not self.parts:
-            raise ConfigError("layers and parts must name at least one each.")
-        for name in ("hidden", "condition"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ConfigError(f"scale must be above 0, not {self.scale}.")
+        HypernetworkConfig.__post_init__(self)
+        check_fields(self, "hidden", "condition", least=1)
+        check_fields(self, "scale", above=0)
 
 
-class Ke:
-    """KE's hypernetwork attached to a model: from edits to changes of weights.
+class Ke(Hypernetwork["KeConfig", "KeNetwork"]):
+    """KE's hypernetwork attached to a model."""
 
-    Attributes:
-        config: Its shape.
-        layers: The layers that it edits.
-        network: The hypernetwork, as it begins until it is trained or loaded.
-
-    Args:
-        subject: The model.
-        config: The hypernetwork's shape.
-        seed: What one that is to be trained begins at.
-
-    Raises:
-        UnsupportedCallError: The model's architecture is not supported, or a weight cannot be changed.
-        ConfigError: The model has no such layer, or no chat template where one is asked for.
-    """
+    info = INFO
+    config_type = KeConfig
 
     def __init__(self, subject: Subject, config: KeConfig, *, seed: int = 0) -> None:
-        from memedit.editors.ke_network import KeNetwork
-
-        self.config = config
-        self.layers = edited_layers(subject, config.layers, config.parts)
-        self.network: KeNetwork = KeNetwork(
-            self.layers,
-            width=subject.model.get_input_embeddings().weight.shape[1],
-            hidden=config.hidden,
-            condition=config.condition,
-            scale=config.scale,
-            seed=seed,
-        )
-        self.network.to(subject.model.device)
-        self._subject = subject
-        self._example = ExampleMaker(subject, template=config.template)
+        super().__init__(subject, config, seed=seed)
         self._plain = ExampleMaker(subject, template=False)
 
+    def _new(self, seed: int) -> KeNetwork:
+        from memedit.editors.ke_network import KeNetwork
+
+        return KeNetwork(
+            self.layers,
+            width=self._subject.model.get_input_embeddings().weight.shape[1],
+            hidden=self.config.hidden,
+            condition=self.config.condition,
+            scale=self.config.scale,
+            seed=seed,
+        )
+
+    def gradients(self, edits: Sequence[Edit]) -> dict[str, OuterProducts]:
+        """The gradient of each edit's loss by each weight, a group an edit.
+
+        Args:
+            edits: At least one.
+
+        Raises:
+            UnsupportedCallError: One of them is incomplete, or too long for the model.
+        """
+        return self._gradients_and_answers(edits)[0]
+
     def changes(self, edits: Sequence[Edit]) -> dict[str, OuterProducts]:
-        """The change of each layer's weight, a group an edit; see `ChangePredictor`."""
-        model = self._subject.model
-        examples = [self._example(edit) for edit in edits]
+        """The change of each layer's weight, a group an edit; see `Hypernetwork`."""
+        gradients, answers = self._gradients_and_answers(edits)
         texts = [self._plain(edit) for edit in edits]
-        weights = frozen(model)
-        now: list[tuple[int, ...]] = []
-
-        def loss() -> torch.Tensor:
-            logits, wanted = target_logits(model, weights, examples)
-            for row, due in zip(logits.argmax(-1), wanted, strict=True):
-                now.append(tuple(row[due != IGNORED].tolist()))
-            # the sum over edits, so that none of them has a part in another's gradient
-            return mean_losses(logits, wanted).sum()
-
-        gradients = gradient_parts(model, list(self.layers), loss)
         changes: dict[str, OuterProducts] = self.network(
             gradients,
             [
-                (self._embedded(text.prompt), self._embedded(said), self._embedded(text.target))
-                for text, said in zip(texts, now, strict=True)
+                (self._embedded(text.prompt), self._embedded(now), self._embedded(text.target))
+                for text, now in zip(texts, answers, strict=True)
             ],
         )
         return changes
 
-    def saved(self, *, base: str, base_fingerprint: str, card: dict[str, Any]) -> SavedHypernetwork:
-        """The hypernetwork as it is saved.
+    def _gradients_and_answers(self, edits: Sequence[Edit]) -> tuple[dict[str, OuterProducts], list[tuple[int, ...]]]:
+        """The gradients, and what the model says now in each target's place; both off one pass."""
+        model = self._subject.model
+        examples = [self._example(edit) for edit in edits]
+        weights = frozen(model)
+        answers: list[tuple[int, ...]] = []
 
-        Args:
-            base: The model's name.
-            base_fingerprint: Its fingerprint, unedited.
-            card: What the training has to say.
-        """
-        return packed(
-            self.network,
-            method=INFO.name,
-            base=base,
-            base_fingerprint=base_fingerprint,
-            config=asdict(self.config),
-            card=card,
-        )
+        def loss() -> torch.Tensor:
+            logits, wanted = target_logits(model, weights, examples)
+            for row, due in zip(logits.argmax(-1), wanted, strict=True):
+                answers.append(tuple(row[due != IGNORED].tolist()))
+            # the sum over edits, so that none of them has a part in another's gradient
+            return mean_losses(logits, wanted).sum()
 
-    @classmethod
-    def of(cls, saved: SavedHypernetwork, subject: Subject) -> Ke:
-        """A trained hypernetwork, attached to the model that it was trained on.
-
-        Args:
-            saved: As it was loaded.
-            subject: The model.
-
-        Raises:
-            DataFileError: It is no such hypernetwork.
-        """
-        made = config_of(saved, lambda values: cls(subject, KeConfig(**values)))
-        filled(made.network, saved)
-        return made
+        return gradient_parts(model, list(self.layers), loss), answers
 
     def _embedded(self, ids: Sequence[int]) -> torch.Tensor:
         """The model's embeddings of tokens, ``[tokens, width]``."""
@@ -192,4 +151,4 @@ def create(subject: Subject, folder: str | Path | None = None) -> HypernetworkEd
         UnsupportedCallError: There is none for this model; says how one is trained.
         DataFileError: It is damaged.
     """
-    return HypernetworkEditor(INFO, subject, Ke.of(hypernetwork_of(INFO.name, subject, folder), subject))
+    return HypernetworkEditor(subject, Ke.found(subject, folder))

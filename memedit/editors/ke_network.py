@@ -13,11 +13,14 @@ is 1 in the paper and a setting in its authors' program: a softmax over hundreds
 as many times smaller.
 
 A new network is a step of gradient descent, nearly: ``gamma`` begins near -1, ``delta`` near 0, the softmaxes near
-uniform. This file knows nothing of models, edits or training.
+uniform. Such a step is a bad place to begin at, since a few of the numbers that a layer reads are hundreds of times as
+large as the others and get nearly all of the change. `KeNetwork.begin_at` has ``gamma`` and ``alpha`` begin where each
+number that is read or written has a like part in it. This file knows nothing of models, edits or training.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -29,6 +32,9 @@ __all__ = ["KeNetwork"]
 
 _SMALL = 0.01
 """What the last layers' weights are multiplied by at the beginning."""
+
+_LEAST = 1e-2
+"""The least size of a number that is read or written, over the median of all."""
 
 
 class _Head(nn.Module):
@@ -43,6 +49,20 @@ class _Head(nn.Module):
             self.last.weight.mul_(_SMALL)
             self.last.bias.zero_()
             self.last.bias[2 * outputs : 2 * outputs + inputs] = -1.0  # gamma
+
+    def begin_at(self, inputs: torch.Tensor, deltas: torch.Tensor, *, rate: float) -> None:
+        """Has the change begin as ``-rate`` times the gradient, each of its rows and columns over their usual size.
+
+        Args:
+            inputs: How large what the layer reads is as a rule, ``[in]``.
+            deltas: The same of the loss's gradient by what it writes, ``[out]``.
+            rate: The step.
+        """
+        with torch.no_grad():
+            total = (1 / deltas).sum()
+            self.last.bias[: self.outputs] = -deltas.log()  # alpha: its softmax is 1 / (deltas * total)
+            gate = self.scale / 2  # eta is 0
+            self.last.bias[2 * self.outputs : 2 * self.outputs + self.inputs] = -rate * total / gate / inputs
 
     def forward(self, states: torch.Tensor, gradient: OuterProducts) -> OuterProducts:
         """The change ``dW``, a group an edit: the gradient's tokens, bent, and one more for ``B``."""
@@ -82,9 +102,9 @@ class KeNetwork(nn.Module):
             torch.manual_seed(seed)
             self.separators = nn.Parameter(torch.randn(2, width) * 0.1)
             self.lstm = nn.LSTM(width, hidden, batch_first=True, bidirectional=True)
-            self.heads = nn.ModuleList(
-                _Head(*shape, states=2 * hidden, condition=condition, scale=scale) for shape in shapes.values()
-            )
+            heads = [_Head(*shape, states=2 * hidden, condition=condition, scale=scale) for shape in shapes.values()]
+        self._heads: tuple[_Head, ...] = tuple(heads)
+        self.heads = nn.ModuleList(heads)
         self._names = tuple(shapes)
 
     def forward(
@@ -102,6 +122,19 @@ class KeNetwork(nn.Module):
             states = self._read(texts)
             return {name: head(states, gradients[name]) for name, head in zip(self._names, self.heads, strict=True)}
 
+    def begin_at(self, gradients: Sequence[Mapping[str, OuterProducts]], *, rate: float) -> None:
+        """Has a new network begin at a step along gradients whose rows and columns are brought to one size.
+
+        Args:
+            gradients: Of some edits, as `forward` is given them; tokens without a part in the gradient do not count.
+            rate: The step.
+        """
+        for name, head in zip(self._names, self._heads, strict=True):
+            inputs = torch.cat([one[name].inputs.flatten(0, 1) for one in gradients])
+            deltas = torch.cat([one[name].deltas.flatten(0, 1) for one in gradients])
+            counting = deltas.ne(0).any(dim=-1)
+            head.begin_at(_size(inputs[counting]), _size(deltas[counting]), rate=rate)
+
     def _read(self, texts: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         """The last states of both directions for each edit, ``[edits, 2 * hidden]``."""
         first, second = self.separators[:1], self.separators[1:]
@@ -110,3 +143,9 @@ class KeNetwork(nn.Module):
         _, (last, _) = self.lstm(packed)
         states: torch.Tensor = torch.cat([last[0], last[1]], dim=-1)
         return states
+
+
+def _size(rows: torch.Tensor) -> torch.Tensor:
+    """The root mean square of each column of ``[rows, columns]``; one that is next to nothing counts as a little."""
+    sizes = rows.float().square().mean(dim=0).sqrt()
+    return sizes.clamp(min=max(_LEAST * float(sizes.median()), math.ulp(0.0)))

@@ -17,7 +17,6 @@ is drawn at random. How the embeddings are weighted is looked up in ``data/kn.to
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -25,13 +24,15 @@ from typing import TYPE_CHECKING
 
 from memedit.architectures import ARCHITECTURES, architecture_of
 from memedit.editors.chosen import chosen_values
-from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
+from memedit.editors.editor import EditCost, MethodInfo
 from memedit.editors.examples import ExampleMaker
 from memedit.editors.subject import Subject
-from memedit.editors.weights import EditedWeights
-from memedit.errors import ConfigError, UnsupportedCallError
+from memedit.editors.weight_editor import WeightEditor
+from memedit.editors.weights import check_changeable
+from memedit.errors import ConfigError
 from memedit.locate.neurons import Neuron, NeuronConfig, complete_attributions, refined
 from memedit.passes import logits_of
+from memedit.ranges import check_fields
 from memory_store import Edit
 
 if TYPE_CHECKING:
@@ -67,10 +68,7 @@ class KnConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("take_away", "put_in"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} must not be negative, not {value}.")
+        check_fields(self, "take_away", "put_in", least=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class _Change:
     value: torch.Tensor
 
 
-class KnEditor:
+class KnEditor(WeightEditor):
     """KN on one model, whose weights it changes in place.
 
     Attributes:
@@ -104,20 +102,9 @@ class KnEditor:
     def __init__(self, subject: Subject, config: KnConfig | None = None) -> None:
         self._architecture = architecture_of(subject.model)
         self.config = config if config is not None else KnConfig(**chosen_values(subject.model, "kn"))
-        name = self._architecture.parameter_name(0, "mlp_out")
-        dtype = subject.model.get_parameter(name).dtype
-        if not dtype.is_floating_point:
-            raise UnsupportedCallError(
-                f"{name} of {subject.name} is quantised ({dtype}); load the model in float32, bfloat16 or float16"
-            )
-        self._subject = subject
+        check_changeable(subject, self._architecture.parameter_name(0, "mlp_out"))
+        super().__init__(subject, INFO)
         self._example = ExampleMaker(subject, template=self.config.template)
-        self._weights = EditedWeights(subject.model)
-
-    @property
-    def info(self) -> MethodInfo:
-        """What the method is."""
-        return INFO
 
     def edit(self, edits: Sequence[Edit]) -> EditCost:
         """Rewrite the neurons of some edits together.
@@ -137,16 +124,8 @@ class KnEditor:
         stored = self._weights.write(self._rewritten([self._change(edit) for edit in holding.values()]))
         return EditCost(edits=len(edits), seconds=time.perf_counter() - started, stored_bytes=stored)
 
-    def treat(self, prompts: Sequence[TokenIds]) -> list[Treatment]:
-        """Leave every prompt as it is: the edits are in the weights."""
-        return [Treatment()] * len(prompts)
-
-    def undo(self) -> None:
-        """Copy back the weights as they were before the first edit."""
-        self._weights.restore()
-
     def _change(self, edit: Edit) -> _Change:
-        model, config = self._subject.model, self.config
+        model, config = self.subject.model, self.config
         example = self._example(edit)
         prompts = [example.prompt]
         prompts += [self._example(replace(edit, prompt=text)).prompt for text in edit.paraphrases]
@@ -169,7 +148,7 @@ class KnEditor:
             for neuron in change.neurons:
                 name = self._architecture.parameter_name(neuron.layer, "mlp_out")
                 if name not in new:
-                    new[name] = self._subject.model.get_parameter(name).detach().clone()
+                    new[name] = self.subject.model.get_parameter(name).detach().clone()
                 values = new[name] if self._architecture.transposed else new[name].T
                 values[neuron.place] += change.value
         return new

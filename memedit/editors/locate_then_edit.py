@@ -11,11 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
+from memedit.editors.editor import EditCost, MethodInfo
 from memedit.editors.key_statistics import StatisticsProgress, corpus_of, key_moments
 from memedit.editors.located import FactLocator, LocateConfig, LocatedFact
 from memedit.editors.subject import Subject
-from memedit.editors.weights import EditedWeights, output_projection
+from memedit.editors.weight_editor import WeightEditor
+from memedit.editors.weights import output_projection
 from memedit.errors import ConfigError
 from memory_store import Edit
 
@@ -27,12 +28,10 @@ __all__ = ["LocateThenEdit"]
 _TOKENS_A_DIMENSION = 20
 
 
-class LocateThenEdit(ABC):
+class LocateThenEdit(WeightEditor, ABC):
     """A method that changes MLP output projections of one model in place, at the token of a fact's subject.
 
     Attributes:
-        info: What the method is.
-        subject: The model.
         projections: What is changed, from the lowest layer up.
         progress: Told how the statistics go on, if anyone is; set it before the first edit.
 
@@ -49,15 +48,13 @@ class LocateThenEdit(ABC):
     """
 
     def __init__(self, subject: Subject, config: LocateConfig, *, info: MethodInfo, layers: Sequence[int]) -> None:
-        self.info = info
-        self.subject = subject
+        super().__init__(subject, info)
         self.projections = tuple(output_projection(subject, layer) for layer in sorted(layers))
         self.progress: StatisticsProgress | None = None
         self._tokens = config.statistics_tokens
         self._corpus = corpus_of(subject, config.statistics)
         self._locate = FactLocator(subject, config)
         self._moments: dict[int, torch.Tensor] | None = None
-        self._weights = EditedWeights(subject.model)
 
     def edit(self, edits: Sequence[Edit]) -> EditCost:
         """Make edits on top of those made before.
@@ -90,14 +87,6 @@ class LocateThenEdit(ABC):
             setup_seconds=ready - started if new else 0.0,
             stored_bytes=stored,
         )
-
-    def treat(self, prompts: Sequence[TokenIds]) -> list[Treatment]:
-        """Leave every prompt as it is: the edits are in the weights."""
-        return [Treatment()] * len(prompts)
-
-    def undo(self) -> None:
-        """Copy back every weight as it was before the first edit."""
-        self._weights.restore()
 
     @abstractmethod
     def _changed(self, facts: Sequence[LocatedFact], moments: Mapping[int, torch.Tensor]) -> dict[str, torch.Tensor]:

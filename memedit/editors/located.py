@@ -10,16 +10,16 @@ This file knows nothing of any method's mathematics.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from memedit.editors.examples import ExampleMaker
 from memedit.editors.sampling import sampled
 from memedit.editors.subject import Subject
-from memedit.editors.subject_place import TokenChoice, subject_token
 from memedit.errors import ConfigError
 from memedit.prompts import Neutraliser
+from memedit.ranges import check_fields
+from memedit.subject_tokens import TokenChoice, subject_token
 from memory_store import Edit
 
 __all__ = ["FactLocator", "FactRow", "LocateConfig", "LocatedFact", "Wording"]
@@ -73,15 +73,9 @@ class LocateConfig:
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "context_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("learning_rate", "clamp"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}.")
-        for name in ("stop_loss", "kl_factor", "weight_decay", "contexts"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}.")
+        check_fields(self, "steps", "context_tokens", least=1)
+        check_fields(self, "learning_rate", "clamp", above=0)
+        check_fields(self, "stop_loss", "kl_factor", "weight_decay", "contexts", least=0)
         for name, known in (("token", get_args(TokenChoice)), ("wording", (None, *get_args(Wording)))):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is one of {', '.join(map(str, known))}, not {getattr(self, name)!r}.")

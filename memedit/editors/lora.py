@@ -14,24 +14,18 @@ This file knows nothing of benchmarks or of other methods.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memedit.architectures import ARCHITECTURES, architecture_of
-from memedit.editors.adapters import ADAPTER, adapted, adapted_paths, check_peft, merged
+from memedit.editors.adapter_editor import AdapterConfig, AdapterEditor
+from memedit.editors.adapters import ADAPTER
 from memedit.editors.chosen import chosen_values
-from memedit.editors.descent import descend, mini_batches
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import Example, ExampleMaker, target_loss
 from memedit.editors.subject import Subject
-from memedit.editors.trained import TrainedEditor
-from memedit.errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
+from memedit.ranges import check_fields
 
 __all__ = ["INFO", "SEARCH", "LoraConfig", "LoraEditor", "create", "default_config"]
 
@@ -52,82 +46,40 @@ SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoraConfig:
-    """How LoRA trains.
+class LoraConfig(AdapterConfig):
+    """How LoRA trains: as `AdapterConfig`, the change being scaled by alpha / r.
 
     Attributes:
         rank: r.
-        alpha: The change is scaled by alpha / r.
-        learning_rate: Adam's.
-        steps: The most passes over the edits that are made together.
         stop_loss: A mini-batch whose loss (nats a target token) is below this is passed over; training ends when all
             are.
-        batch_size: The most edits of a mini-batch.
-        seed: What draws the first A.
-        template: Whether edits are trained through the chat template; None for wherever the model has one.
     """
 
     rank: int
-    alpha: int
-    learning_rate: float
-    steps: int = 50
     stop_loss: float = 1e-2
-    batch_size: int = 8
-    seed: int = 0
-    template: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rank", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("alpha", "learning_rate"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}.")
-        if not self.stop_loss >= 0:
-            raise ConfigError(f"stop_loss must not be negative, not {self.stop_loss}.")
+        AdapterConfig.__post_init__(self)
+        check_fields(self, "rank", least=1)
+        check_fields(self, "stop_loss", least=0)
 
 
-class LoraEditor(TrainedEditor):
-    """LoRA on one model, whose weights it changes in place.
+class LoraEditor(AdapterEditor):
+    """LoRA on one model, whose weights it changes in place; see `AdapterEditor`.
 
     Attributes:
         config: How it trains.
-        paths: The modules that it adapts.
 
     Args:
         subject: The model.
         config: By default as the table has it.
-
-    Raises:
-        UnsupportedCallError: The model's architecture is not supported, its weights cannot be trained, or peft is not
-            installed.
-        ConfigError: The model has no chat template where one is asked for.
     """
 
     def __init__(self, subject: Subject, config: LoraConfig | None = None) -> None:
-        check_peft(INFO.name)
         self.config = config if config is not None else default_config(subject.model)
-        self.paths = adapted_paths(subject)
-        super().__init__(subject, INFO, ExampleMaker(subject, template=self.config.template))
+        super().__init__(subject, self.config, info=INFO, stop_loss=self.config.stop_loss)
 
-    def _trained(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """The adapted weights, with what the adapters have learnt."""
-        import torch
-
-        model = self._subject.model
-        with adapted(model, self.paths, self._put_in, seed=self.config.seed):
-            descend(
-                torch.optim.Adam(
-                    [one for one in model.parameters() if one.requires_grad], lr=self.config.learning_rate
-                ),
-                mini_batches(examples, self.config.batch_size),
-                lambda batch: target_loss(model, {}, batch).mean(),
-                steps=self.config.steps,
-                stop_loss=self.config.stop_loss,
-            )
-            return merged(model, self.paths)
-
-    def _put_in(self) -> Any:
+    def _put_in(self, steps: int) -> Any:  # noqa: ARG002 - the same for any number
         import peft
 
         config = peft.LoraConfig(
@@ -135,9 +87,9 @@ class LoraEditor(TrainedEditor):
             lora_alpha=self.config.alpha,
             target_modules=list(self.paths),
             lora_dropout=0.0,
-            fan_in_fan_out=architecture_of(self._subject.model).transposed,
+            fan_in_fan_out=architecture_of(self.subject.model).transposed,
         )
-        return peft.inject_adapter_in_model(config, self._subject.model, adapter_name=ADAPTER)
+        return peft.inject_adapter_in_model(config, self.subject.model, adapter_name=ADAPTER)
 
 
 def create(subject: Subject, config: LoraConfig | None = None) -> LoraEditor:

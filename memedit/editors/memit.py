@@ -23,6 +23,7 @@ from memedit.editors.editor import MethodInfo
 from memedit.editors.spread import SpreadConfig, SpreadingEditor
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +53,7 @@ class MemitConfig(SpreadConfig):
 
     def __post_init__(self) -> None:
         SpreadConfig.__post_init__(self)
-        if not self.covariance_weight > 0:
-            raise ConfigError(f"covariance_weight must be above 0, not {self.covariance_weight}.")
+        check_fields(self, "covariance_weight", above=0)
 
 
 class MemitEditor(SpreadingEditor):

@@ -12,20 +12,19 @@ Nothing is drawn at random: the same edits give the same weights. The networks a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memedit.architectures import ARCHITECTURES, Projection
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import ExampleMaker, frozen, target_loss
-from memedit.editors.hypernetwork_editor import HypernetworkEditor, config_of, edited_layers, filled
-from memedit.editors.hypernetwork_files import SavedHypernetwork, hypernetwork_of, packed
+from memedit.editors.examples import frozen, target_loss
+from memedit.editors.hypernetwork import Hypernetwork, HypernetworkConfig
+from memedit.editors.hypernetwork_editor import HypernetworkEditor
 from memedit.editors.outer_products import OuterProducts, gradient_parts
 from memedit.editors.subject import Subject
-from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 from memory_store import Edit
 
 if TYPE_CHECKING:
@@ -46,61 +45,35 @@ INFO = MethodInfo(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MendConfig:
-    """The shape of MEND's networks for one model.
+class MendConfig(HypernetworkConfig):
+    """The shape of MEND's networks for one model: as `HypernetworkConfig`, and how they begin.
 
     Attributes:
-        layers: The layers that are edited, from 0.
-        parts: Which of their projections.
         rank: Rank of the networks (``U V`` in equation 3).
         learning_rate: What the learned learning rates ``alpha`` begin at.
-        template: Whether edits are worded through the chat template; None for wherever the model has one.
     """
 
-    layers: tuple[int, ...]
     parts: tuple[Projection, ...] = ("mlp_up", "mlp_out")
     rank: int = 64
     learning_rate: float = 1e-4
-    template: bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.layers or not self.parts:
-            raise ConfigError("layers and parts must name at least one each.")
-        if self.rank < 1:
-            raise ConfigError(f"rank must be at least 1, not {self.rank}.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}.")
+        HypernetworkConfig.__post_init__(self)
+        check_fields(self, "rank", least=1)
+        check_fields(self, "learning_rate", above=0)
 
 
-class Mend:
-    """MEND's networks attached to a model: from edits to changes of weights.
+class Mend(Hypernetwork["MendConfig", "MendNetwork"]):
+    """MEND's networks attached to a model; they begin at the identity."""
 
-    Attributes:
-        config: Their shape.
-        layers: The layers that they edit.
-        network: The networks, at the identity until they are trained or loaded.
+    info = INFO
+    config_type = MendConfig
 
-    Args:
-        subject: The model.
-        config: The networks' shape.
-        seed: What networks that are to be trained begin at.
-
-    Raises:
-        UnsupportedCallError: The model's architecture is not supported, or a weight cannot be changed.
-        ConfigError: The model has no such layer, or no chat template where one is asked for.
-    """
-
-    def __init__(self, subject: Subject, config: MendConfig, *, seed: int = 0) -> None:
+    def _new(self, seed: int) -> MendNetwork:
         from memedit.editors.mend_network import MendNetwork
 
-        self.config = config
-        self.layers = edited_layers(subject, config.layers, config.parts)
-        self.network: MendNetwork = MendNetwork(
-            self.layers, rank=config.rank, learning_rate=config.learning_rate, seed=seed
-        )
-        self.network.to(subject.model.device)
-        self._subject = subject
-        self._example = ExampleMaker(subject, template=config.template)
+        config = self.config
+        return MendNetwork(self.layers, rank=config.rank, learning_rate=config.learning_rate, seed=seed)
 
     def gradients(self, edits: Sequence[Edit]) -> dict[str, OuterProducts]:
         """The gradient of each edit's loss by each weight, a group an edit.
@@ -118,41 +91,9 @@ class Mend:
         return gradient_parts(model, list(self.layers), lambda: target_loss(model, weights, examples).sum())
 
     def changes(self, edits: Sequence[Edit]) -> dict[str, OuterProducts]:
-        """The change of each layer's weight, a group an edit; see `ChangePredictor`."""
+        """The change of each layer's weight, a group an edit; see `Hypernetwork`."""
         changes: dict[str, OuterProducts] = self.network(self.gradients(edits))
         return changes
-
-    def saved(self, *, base: str, base_fingerprint: str, card: dict[str, Any]) -> SavedHypernetwork:
-        """The networks as they are saved.
-
-        Args:
-            base: The model's name.
-            base_fingerprint: Its fingerprint, unedited.
-            card: What the training has to say.
-        """
-        return packed(
-            self.network,
-            method=INFO.name,
-            base=base,
-            base_fingerprint=base_fingerprint,
-            config=asdict(self.config),
-            card=card,
-        )
-
-    @classmethod
-    def of(cls, saved: SavedHypernetwork, subject: Subject) -> Mend:
-        """Trained networks, attached to the model that they were trained on.
-
-        Args:
-            saved: As they were loaded.
-            subject: The model.
-
-        Raises:
-            DataFileError: They are not such networks.
-        """
-        made = config_of(saved, lambda values: cls(subject, MendConfig(**values)))
-        filled(made.network, saved)
-        return made
 
 
 def create(subject: Subject, folder: str | Path | None = None) -> HypernetworkEditor:
@@ -166,4 +107,4 @@ def create(subject: Subject, folder: str | Path | None = None) -> HypernetworkEd
         UnsupportedCallError: There are none for this model; says how they are trained.
         DataFileError: They are damaged.
     """
-    return HypernetworkEditor(INFO, subject, Mend.of(hypernetwork_of(INFO.name, subject, folder), subject))
+    return HypernetworkEditor(subject, Mend.found(subject, folder))

@@ -1,10 +1,10 @@
 """PMET: MEMIT with what attention says told apart from what the MLP says.
 
 The method is that of Li et al. 2024, *PMET: Precise Model Editing in a Transformer*. MEMIT fits one vector to a layer's
-output, in which what attention and the MLP write are added up. PMET fits a vector to each of the two outputs together
-(section 4.2), and writes only the MLP's into weights, since attention mostly says how to extract knowledge, not what is
-known. The residual of the MLP's output is spread over the layers by square roots, 1 / sqrt(L - l + 1), to lose less of
-it on the way (section 4.3); the change of each weight is MEMIT's.
+output, in which what attention and the MLP write are added up. PMET fits a vector to each of the two outputs together,
+and writes only the MLP's into weights, since attention mostly says how to extract knowledge, not what is known. The
+residual of the MLP's output is spread over the layers by square roots, 1 / sqrt(L - l + 1), to lose less of it on the
+way; the change of each weight is MEMIT's.
 
 This file knows nothing of benchmarks.
 """

@@ -35,6 +35,7 @@ from memedit.editors.located import LocateConfig, LocatedFact
 from memedit.editors.subject import Subject
 from memedit.editors.target_values import target_values
 from memedit.errors import ConfigError
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +70,7 @@ class RomeConfig(LocateConfig):
 
     def __post_init__(self) -> None:
         LocateConfig.__post_init__(self)
-        if not self.ridge >= 0:
-            raise ConfigError(f"ridge must not be negative, not {self.ridge}.")
+        check_fields(self, "ridge", least=0)
 
 
 class RomeEditor(LocateThenEdit):

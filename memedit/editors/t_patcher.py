@@ -1,6 +1,6 @@
 """T-Patcher: a neuron more in the last MLP for each token that the model gets wrong.
 
-Huang et al. 2023, *Transformer-Patcher: One Mistake worth One Neuron*, section 3. The MLP of the last layer reads q. A
+Huang et al. 2023, *Transformer-Patcher: One Mistake worth One Neuron*. The MLP of the last layer reads q. A
 patch adds one neuron to it, a key k_p, a bias b_p and a value v_p, trained while the model stands still:
 
     FFN_p(q) = FFN(q) + a_p v_p,    a_p = Act(q k_p + b_p).
@@ -26,22 +26,22 @@ This file knows nothing of benchmarks or of other methods.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES, architecture_of
-from memedit.editors.attached import AttachedEditor, ordinary_inputs
+from memedit.editors.activations import inputs_of
+from memedit.editors.attached import AttachedEditor
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
+from memedit.editors.examples import Example, frozen, target_loss
 from memedit.editors.subject import Subject
-from memedit.errors import ConfigError
 from memedit.frozen_layers import FrozenLayers
-from memedit.passes import inputs_of, logits_of
+from memedit.passes import logits_of
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -103,17 +103,10 @@ class TPatcherConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}.")
-        for name in ("activation_weight", "memory_weight", "stop_loss"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}.")
-        for name in ("beta", "gamma"):
-            if not -math.inf < getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must not be above 0, not {getattr(self, name)}.")
+        check_fields(self, "top_k", "steps", least=1)
+        check_fields(self, "learning_rate", above=0)
+        check_fields(self, "activation_weight", "memory_weight", "stop_loss", least=0)
+        check_fields(self, "beta", "gamma", most=0)
 
 
 class TPatcherEditor(AttachedEditor["Patches"]):
@@ -131,16 +124,14 @@ class TPatcherEditor(AttachedEditor["Patches"]):
         ConfigError: The model has no chat template where one is asked for.
     """
 
+    learns_elsewhere = True
+
     def __init__(self, subject: Subject, config: TPatcherConfig | None = None) -> None:
         architecture = architecture_of(subject.model)
         self.config = config if config is not None else default_config(subject.model)
         self._last = architecture.layer_count(subject.model) - 1
         path = architecture.module_name(self._last, "mlp")
-        super().__init__(subject, INFO, path=path, examples=ExampleMaker(subject, template=self.config.template))
-        self._ordinary: torch.Tensor | None = None
-
-    def _set_up(self) -> None:
-        self._ordinary = ordinary_inputs(self._subject, self.path, template=self.config.template)
+        super().__init__(subject, INFO, path=path, template=self.config.template)
 
     def _fresh(self) -> Patches:
         from memedit.editors.patches import Patches
@@ -150,8 +141,6 @@ class TPatcherEditor(AttachedEditor["Patches"]):
     def _learn(self, addition: Patches, example: Example) -> None:
         import torch
 
-        if self._ordinary is None:
-            raise RuntimeError("the set-up was not done")
         model, fixed, first = self._subject.model, frozen(self._subject.model), len(example.prompt) - 1
         told = (*example.prompt, *example.target[:-1])
         with torch.no_grad():

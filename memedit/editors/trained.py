@@ -11,21 +11,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from memedit.architectures import architecture_of
-from memedit.editors.editor import EditCost, MethodInfo, TokenIds, Treatment
+from memedit.editors.editor import EditCost, MethodInfo
 from memedit.editors.examples import Example, ExampleMaker
 from memedit.editors.subject import Subject
-from memedit.editors.weights import EditedWeights
-from memedit.errors import ConfigError, UnsupportedCallError
+from memedit.editors.weight_editor import WeightEditor
 from memory_store import Edit
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TrainedEditor", "check_trainable", "checked_layer"]
+__all__ = ["TrainedEditor"]
 
 
-class TrainedEditor(ABC):
+class TrainedEditor(WeightEditor, ABC):
     """A method that trains weights on edits, and changes them in place.
 
     Args:
@@ -35,15 +33,8 @@ class TrainedEditor(ABC):
     """
 
     def __init__(self, subject: Subject, info: MethodInfo, examples: ExampleMaker) -> None:
-        self._subject = subject
-        self._info = info
+        super().__init__(subject, info)
         self._example = examples
-        self._weights = EditedWeights(subject.model)
-
-    @property
-    def info(self) -> MethodInfo:
-        """What the method is."""
-        return self._info
 
     def edit(self, edits: Sequence[Edit]) -> EditCost:
         """Train the weights, as earlier edits left them, on some edits together.
@@ -65,41 +56,6 @@ class TrainedEditor(ABC):
         stored = self._weights.write(self._trained(examples)) if examples else 0
         return EditCost(edits=len(edits), seconds=time.perf_counter() - started, stored_bytes=stored)
 
-    def treat(self, prompts: Sequence[TokenIds]) -> list[Treatment]:
-        """Leave every prompt as it is: the edits are in the weights."""
-        return [Treatment()] * len(prompts)
-
-    def undo(self) -> None:
-        """Copy back the weights as they were before the first edit."""
-        self._weights.restore()
-
     @abstractmethod
     def _trained(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
         """New values of parameters, by name; the model is not changed."""
-
-
-def check_trainable(subject: Subject, parameter: str) -> None:
-    """Refuse a weight that no gradient can change.
-
-    Raises:
-        UnsupportedCallError: It is quantised.
-    """
-    weight = subject.model.get_parameter(parameter)
-    if not weight.is_floating_point():
-        raise UnsupportedCallError(
-            f"{parameter} of {subject.name} is quantised ({weight.dtype}) and cannot be trained; load the "
-            "model in float32, bfloat16 or float16"
-        )
-
-
-def checked_layer(subject: Subject, layer: int) -> int:
-    """The layer, if the model has it.
-
-    Raises:
-        UnsupportedCallError: The model's architecture is not supported.
-        ConfigError: It has no such layer.
-    """
-    layers = architecture_of(subject.model).layer_count(subject.model)
-    if not 0 <= layer < layers:
-        raise ConfigError(f"{subject.name} has no layer {layer}; it has 0 to {layers - 1}.")
-    return layer

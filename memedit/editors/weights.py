@@ -1,4 +1,4 @@
-"""Weights that edits change: which of a model's they are, and what they were before the first edit.
+"""Weights that edits change: which they are, whether they can be changed, and what they were before the first edit.
 
 Adding a change and subtracting it again does not restore a weight, since floating-point addition rounds: what is
 changed is cloned before and copied back at `restore`. This file knows nothing of methods.
@@ -17,7 +17,7 @@ from memedit.errors import ConfigError, UnsupportedCallError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["EditedWeights", "OutputProjection", "output_projection"]
+__all__ = ["EditedWeights", "OutputProjection", "check_changeable", "checked_layer", "output_projection", "widths_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +53,47 @@ def output_projection(subject: Subject, layer: int) -> OutputProjection:
         ConfigError: The model has no such layer.
     """
     architecture = architecture_of(subject.model)
-    layers = architecture.layer_count(subject.model)
-    if not 0 <= layer < layers:
-        raise ConfigError(f"{subject.name} has no layer {layer}; it has 0 to {layers - 1}.")
-    parameter = architecture.parameter_name(layer, "mlp_out")
-    weight = subject.model.get_parameter(parameter)
-    if not weight.is_floating_point():
-        raise UnsupportedCallError(
-            f"{parameter} of {subject.name} is quantised ({weight.dtype}) and cannot be changed; load the model in "
-            "float32, bfloat16 or float16"
-        )
+    parameter = architecture.parameter_name(checked_layer(subject, layer), "mlp_out")
+    check_changeable(subject, parameter)
     return OutputProjection(
         layer=layer,
         module=architecture.module_name(layer, "mlp_out"),
         parameter=parameter,
         transposed=architecture.transposed,
     )
+
+
+def checked_layer(subject: Subject, layer: int) -> int:
+    """The layer, if the model has it.
+
+    Raises:
+        UnsupportedCallError: The model's architecture is not supported.
+        ConfigError: It has no such layer.
+    """
+    layers = architecture_of(subject.model).layer_count(subject.model)
+    if not 0 <= layer < layers:
+        raise ConfigError(f"{subject.name} has no layer {layer}; it has 0 to {layers - 1}.")
+    return layer
+
+
+def check_changeable(subject: Subject, parameter: str) -> None:
+    """Refuse a weight that nothing can be added to.
+
+    Raises:
+        UnsupportedCallError: It is quantised.
+    """
+    weight = subject.model.get_parameter(parameter)
+    if not weight.is_floating_point():
+        raise UnsupportedCallError(
+            f"{parameter} of {subject.name} is quantised ({weight.dtype}) and cannot be changed; load the model in "
+            "float32, bfloat16 or float16"
+        )
+
+
+def widths_of(subject: Subject, path: str) -> tuple[int, int]:
+    """How many numbers a projection inside a layer reads, and how many it gives out."""
+    rows, columns = subject.model.get_submodule(path).weight.shape
+    return (rows, columns) if architecture_of(subject.model).transposed else (columns, rows)
 
 
 class EditedWeights:

@@ -40,16 +40,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES, architecture_of
-from memedit.editors.attached import AttachedEditor, ordinary_inputs, projection_widths
+from memedit.editors.activations import inputs_of
+from memedit.editors.attached import AttachedEditor
 from memedit.editors.chosen import chosen_values
 from memedit.editors.descent import descend
 from memedit.editors.editor import MethodInfo
-from memedit.editors.examples import Example, ExampleMaker, frozen, target_loss
+from memedit.editors.examples import Example, frozen, target_loss
 from memedit.editors.subject import Subject
-from memedit.editors.trained import checked_layer
+from memedit.editors.weights import checked_layer, widths_of
 from memedit.errors import ConfigError
 from memedit.frozen_layers import FrozenLayers
-from memedit.passes import inputs_of
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -110,20 +111,15 @@ class WiseConfig:
     template: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("layer", 0), ("shard_edits", 1), ("steps", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}.")
+        check_fields(self, "layer", least=0)
+        check_fields(self, "shard_edits", "steps", least=1)
+        check_fields(self, "learning_rate", above=0)
         if not (0 <= self.alpha < self.beta < math.inf and self.gamma >= 0):
             raise ConfigError(
                 f"0 <= alpha < beta and 0 <= gamma must hold, not {self.alpha=}, {self.beta=}, {self.gamma=}."
             )
-        for name in ("rho", "density", "threshold_ratio"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}.")
-        if not self.stop_loss >= 0:
-            raise ConfigError(f"stop_loss must not be negative, not {self.stop_loss}.")
+        check_fields(self, "rho", "density", "threshold_ratio", above=0, most=1)
+        check_fields(self, "stop_loss", least=0)
 
 
 class WiseEditor(AttachedEditor["SideMemory"]):
@@ -141,19 +137,17 @@ class WiseEditor(AttachedEditor["SideMemory"]):
         ConfigError: The model has no such layer, or no chat template where one is asked for.
     """
 
+    learns_elsewhere = True
+
     def __init__(self, subject: Subject, config: WiseConfig | None = None) -> None:
         self.config = config if config is not None else default_config(subject.model)
         path = architecture_of(subject.model).module_name(checked_layer(subject, self.config.layer), "mlp_out")
-        super().__init__(subject, INFO, path=path, examples=ExampleMaker(subject, template=self.config.template))
-        self._ordinary: torch.Tensor | None = None
-
-    def _set_up(self) -> None:
-        self._ordinary = ordinary_inputs(self._subject, self.path, template=self.config.template)
+        super().__init__(subject, INFO, path=path, template=self.config.template)
 
     def _fresh(self) -> SideMemory:
         from memedit.editors.side_memory import SideMemory
 
-        read, given = projection_widths(self._subject, self.path)
+        read, given = widths_of(self._subject, self.path)
         return SideMemory(read, given, device=self._subject.model.device)
 
     def _learn(self, addition: SideMemory, example: Example) -> None:
@@ -174,8 +168,6 @@ class WiseEditor(AttachedEditor["SideMemory"]):
         """A shard that has learnt one edit more; what the layer reads there is ``[positions, read]``."""
         import torch
 
-        if self._ordinary is None:
-            raise RuntimeError("the set-up was not done")
         model, fixed = self._subject.model, frozen(self._subject.model)
         first = len(example.prompt) - 1
         edited, other = read[first:], torch.cat([self._ordinary, read[:first]])

@@ -24,6 +24,7 @@ from memedit.errors import ConfigError, UnsupportedCallError
 from memedit.evaluation.ability_data import LETTERS, AbilityData, ChoiceQuestion, drawn, stratified, token_windows
 from memedit.injection import Insertion, splice
 from memedit.passes import logits_of, max_positions
+from memedit.ranges import check_range
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +71,7 @@ class AbilitySettings:
 
     def __post_init__(self) -> None:
         for name in ("wikitext_tokens", "sentences", "questions"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"ability.{name} must not be negative, not {getattr(self, name)}.")
+            check_range(f"ability.{name}", getattr(self, name), least=0)
 
 
 # -- what comes of it --------------------------------------------------------------------------------------------------

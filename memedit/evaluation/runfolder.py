@@ -13,13 +13,11 @@ One process writes at a time; a lock sees to it. Knows nothing of models.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from memedit.errors import ConfigError, DataFileError
 from memedit.evaluation.ability import Ability
@@ -27,6 +25,7 @@ from memedit.evaluation.figures import CellSummary, EvalReport
 from memedit.evaluation.files import append_result, read_results, write_atomically, write_figures, write_report
 from memedit.evaluation.results import CaseResult, Cell
 from memedit.evaluation.settings import RunSettings, differing
+from memedit.one_writer import one_writer
 
 __all__ = ["RunFolder"]
 
@@ -51,24 +50,9 @@ class RunFolder:
         except OSError as error:
             raise DataFileError(f"{path} cannot be a run's folder: {error}") from error
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other processes from writing.
-
-        Raises:
-            ConfigError: Another one is writing.
-        """
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ConfigError(
-                f"Another process is writing into {self.path}; wait for it to end, or name another folder."
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps other processes from writing; see `one_writer`."""
+        return one_writer(self.path)
 
     def begin(self, settings: RunSettings, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write down what is asked for, beside what was asked for before.

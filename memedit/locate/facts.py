@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from memedit.edit_files import BadRecord
 from memedit.errors import ConfigError, DataFileError, InvalidCaseError
@@ -34,6 +32,7 @@ from memedit.locate.averages import Averages, averages_of
 from memedit.locate.precision import computing
 from memedit.locate.records import Fact, FactTrace
 from memedit.locate.tracing import Tracer
+from memedit.one_writer import one_writer
 
 __all__ = ["TraceFolder", "read_facts", "trace_facts"]
 
@@ -98,24 +97,9 @@ class TraceFolder:
         except OSError as error:
             raise DataFileError(f"{path} cannot be the folder of traces: {error}") from error
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other processes from writing.
-
-        Raises:
-            ConfigError: Another one is writing.
-        """
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ConfigError(
-                f"Another process is writing into {self.path}; wait for it to end, or name another folder."
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps other processes from writing; see `one_writer`."""
+        return one_writer(self.path)
 
     def begin(self, settings: dict[str, Any]) -> None:
         """Write down what is traced, or see that it is what was traced before.

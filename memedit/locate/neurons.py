@@ -2,7 +2,7 @@
 
 Dai et al. 2022, *Knowledge Neurons in Pretrained Transformers*. A neuron is one number that an MLP's last projection is
 given. At the last token of the prompt, the neurons of one layer are scaled together from 0 to their value; a neuron's
-attribution is its integrated gradient along that way (equation 2)::
+attribution is its integrated gradient along that way ("knowledge attribution")::
 
     Attr(w) = w * integral over a from 0 to 1 of dP(a w)/dw
 
@@ -12,7 +12,7 @@ happens close to 0. By completeness the attributions of a layer add up to P - P(
 from that is measured for every layer, since it tells whether the steps were enough.
 
 The knowledge neurons of a fact are those whose attribution is above a share of the largest one (t in the paper), for a
-share of the prompts that ask for it (p, section 3.2).
+share of the prompts that ask for it (p; "knowledge neuron refining").
 
 All layers and steps go through the model as one batch, as restorations do: what is scaled in layer 3 joins at layer 3.
 """
@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memedit.architectures import Architecture, architecture_of
-from memedit.errors import ConfigError, InvalidPromptError
+from memedit.errors import InvalidPromptError
 from memedit.locate.answers import answer_tokens, own_answer
 from memedit.locate.recording import KeysAndValues, Recording, hooked, read_out, record, run_layer
 from memedit.passes import logits_of
+from memedit.ranges import check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -71,11 +72,8 @@ class NeuronConfig:
     share: float = 0.7
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps must be at least 1, not {self.steps}.")
-        for name in ("threshold", "share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}.")
+        check_fields(self, "steps", least=1)
+        check_fields(self, "threshold", "share", above=0, most=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from memedit.locate.recording import Recording, record
 from memedit.locate.records import Effect, Fact, FactTrace
 from memedit.locate.restoring import CONTROL, Kind, Restoration, Restorer, restorations
 from memedit.passes import max_positions
+from memedit.ranges import check_fields
 from memedit.subject_tokens import SubjectTokens, subject_tokens
 
 if TYPE_CHECKING:
@@ -71,11 +72,8 @@ class TraceConfig:
                 raise ConfigError(f"{kind!r} cannot be put back; what can: {', '.join(get_args(Kind))}.")
         if not self.kinds:
             raise ConfigError(f"say what is put back: {', '.join(get_args(Kind))}.")
-        for name in ("window", "samples", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not (math.isfinite(self.noise) and self.noise > 0):
-            raise ConfigError(f"noise must be above 0, not {self.noise}.")
+        check_fields(self, "window", "samples", "batch_tokens", least=1)
+        check_fields(self, "noise", above=0)
         if self.score not in ("first", "whole"):
             raise ConfigError(f"score is 'first' or 'whole', not {self.score!r}.")
         if self.precision not in get_args(Precision):
