@@ -112,6 +112,8 @@ def test_lens(run: Run, tmp_path: Path) -> None:
     rows = [line.split("\t") for line in run("lens", "The sea is").stdout.splitlines()]
     assert [row[0] for row in rows] == ["0", "1", "2"]
     assert (tmp_path / "locate" / "lens-the-sea-is.html").is_file()
+    told = run("lens", "The sea is", "--answer", "x").stderr
+    assert "the answer has several tokens; measured is its first, ''" in told
     assert json.loads(run("lens", "The sea is", "--json").stdout)["tokens"] == list("The sea is")
 
 

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from browser import needs_chromium, opened, with_script
 from hashing_encoder import HashingEncoder
 from tiny import tiny_model, tiny_tokenizer
 
@@ -222,6 +223,23 @@ def test_other_scripts_stand_on_the_page_as_they_are() -> None:
     assert "عاصمة" in trace_page(trace("عاصمة فرنسا هي", "فرنسا"))
 
 
+def test_every_layer_of_the_neurons_page_tells_its_attribution() -> None:
+    report = find_neurons(tiny_model(), tiny_tokenizer(None), ["The sea is"])
+    page = neurons_page(report)
+    told = cells(page)
+    assert [text.split("\n")[:2] for text in told] == [
+        [f"layer {layer}", f"attribution {value:+.4f}"] for layer, value in enumerate(report.by_layer)
+    ]
+    for one in report.neurons[:3]:
+        assert f"neuron {one.place}: {one.attribution:+.5f}" in told[one.layer]
+    (svg,) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    pale = [rect for rect in ET.fromstring(svg).iter("rect") if rect.get("fill") == "#b2abd2"]
+    heights = [float(str(rect.get("height"))) for rect in pale]
+    assert np.allclose(
+        np.array(heights) / sum(heights), np.abs(report.by_layer) / sum(np.abs(report.by_layer)), atol=1e-4
+    )
+
+
 def test_figures_of_neurons_lens_and_footprint() -> None:
     model, tokenizer = tiny_model(), tiny_tokenizer(None)
     report = find_neurons(model, tokenizer, ["The sea is", "It is, the sea,"])
@@ -238,3 +256,44 @@ def test_figures_of_neurons_lens_and_footprint() -> None:
     drawn = footprint_heatmaps(found)
     assert sum(bool(axes.images) for axes in drawn.axes) == 4
     assert json.loads(json.dumps(found[0].to_json()))["moved"]
+
+
+# In a browser.
+
+HOVER = """
+  const found = [...document.querySelectorAll("rect[data-told]")].map((rect) => {
+    rect.scrollIntoView({ block: "center", inline: "center" });
+    const box = rect.getBoundingClientRect();
+    const at = { clientX: box.x + box.width / 2, clientY: box.y + box.height / 2, bubbles: true };
+    document.elementFromPoint(at.clientX, at.clientY).dispatchEvent(new PointerEvent("pointermove", at));
+    const told = document.getElementById("told");
+    const shown = told.getBoundingClientRect();
+    const inside = shown.left >= 0 && shown.top >= 0 && shown.right <= innerWidth && shown.bottom <= innerHeight;
+    return [told.hidden ? null : told.textContent, inside];
+  });
+  document.body.dispatchEvent(new PointerEvent("pointermove", { bubbles: true }));
+  document.title = JSON.stringify({ found, gone: document.getElementById("told").hidden });
+"""
+"""Puts the pointer on the middle of every cell, where it is on the screen, and notes what is shown there."""
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("prompt", "subject"), [("On AB lie", "AB"), ("東京は日本の", "東京"), (f"{'so ' * 25}AB lie", "AB")]
+)
+def test_the_pointer_shows_every_value_in_a_browser(prompt: str, subject: str, tmp_path: Path) -> None:
+    pages = {
+        "trace": trace_page(trace(prompt, subject)),
+        "neurons": neurons_page(find_neurons(tiny_model(), tiny_tokenizer(None), [prompt])),
+    }
+    for name, page in pages.items():
+        assert opened(page, tmp_path)[1] == [], "under the page's own policy nothing fails"
+        document, said = opened(with_script(page, HOVER), tmp_path)
+        assert said == []
+        title = re.search(r"<title>(\{.*?\})</title>", document)
+        assert title, name
+        shown = json.loads(html.unescape(title[1]))
+        assert [text for text, _ in shown["found"]] == cells(page)
+        assert all(inside for _, inside in shown["found"])
+        assert shown["gone"]

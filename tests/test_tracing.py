@@ -163,6 +163,21 @@ def test_an_answer_that_the_model_does_not_give_is_said_to_be_unknown() -> None:
     assert not tracer().knows(replace(FACT, answer="Rome"))
 
 
+def test_what_the_model_says_instead_is_its_own_greedy_continuation() -> None:
+    """Not what it would say behind the beginning of the answer that was expected."""
+    model, tokenizer = tiny_model(), tiny_tokenizer(None)
+    ids = tokenizer(FACT.prompt)["input_ids"]
+    expected = model.generate(torch.tensor([ids]), max_new_tokens=5, do_sample=False, eos_token_id=None)[0, len(ids) :]
+    assert tracer(model=model).trace(replace(FACT, answer="Rome")).says == tokenizer.decode(expected)
+
+
+def test_of_an_answer_of_several_tokens_it_is_said_what_is_measured() -> None:
+    first = tracer().trace(replace(FACT, answer="Rome"))
+    assert first.notes[0] == "the answer has 5 tokens; measured is its first, ''"  # the space before it
+    whole = tracer(replace(CONFIG, score="whole")).trace(replace(FACT, answer="Rome"))
+    assert not any("measured" in note for note in whole.notes)
+
+
 def test_a_fact_is_known_if_every_token_of_its_answer_is_the_likeliest() -> None:
     model, tokenizer = tiny_model(), tiny_tokenizer(None)
     ids = tokenizer("On AB lie")["input_ids"]

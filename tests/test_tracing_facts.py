@@ -14,9 +14,10 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 
 from memedit.errors import ConfigError, DataFileError
+from memedit.fingerprints import model_fingerprint
 from memedit.locate.answers import answers_known
 from memedit.locate.averages import CATEGORIES, Averages, averages_of, category_of
-from memedit.locate.facts import TraceFolder, read_facts, trace_facts
+from memedit.locate.facts import TraceFolder, read_facts, trace_facts, traced_layer
 from memedit.locate.records import Fact
 from memedit.locate.tracing import TraceConfig, Tracer
 
@@ -102,6 +103,24 @@ def test_a_run_that_was_killed_goes_on(tracer: Tracer, facts: list[Fact], tmp_pa
 def test_no_more_facts_are_asked_than_are_wanted(tracer: Tracer, facts: list[Fact], tmp_path: Path) -> None:
     assert trace_facts(tracer, facts, TraceFolder(tmp_path), name="tiny", limit=1).facts == 1
     assert trace_facts(tracer, facts, TraceFolder(tmp_path), name="tiny", limit=2).facts == 2
+
+
+def test_a_folder_names_the_layer_of_its_mlps(tracer: Tracer, facts: list[Fact], tmp_path: Path) -> None:
+    trace_facts(tracer, facts, TraceFolder(tmp_path / "both"), name="tiny")
+    fingerprint = model_fingerprint(tracer.model)
+    at_subject = [
+        np.array(trace.effect("mlp").indirect)[trace.subject_end - 1]
+        for trace in (tracer.trace(facts[place]) for place in (0, 2))
+    ]
+    assert traced_layer(tmp_path / "both", fingerprint=fingerprint) == int(np.mean(at_subject, axis=0).argmax())
+    with pytest.raises(ConfigError, match="holds traces of another model, 'tiny'"):
+        traced_layer(tmp_path / "both", fingerprint="other")
+    with pytest.raises(DataFileError, match=r"run\.json cannot be read"):
+        traced_layer(tmp_path / "nowhere", fingerprint=fingerprint)
+    tracer.config = replace(CONFIG, kinds=("hidden",))
+    trace_facts(tracer, facts, TraceFolder(tmp_path / "hidden"), name="tiny")
+    with pytest.raises(DataFileError, match="has no averages of MLPs; trace the facts with mlp"):
+        traced_layer(tmp_path / "hidden", fingerprint=fingerprint)
 
 
 @pytest.mark.parametrize("changed", [{"window": 1}, {"samples": 1}, {"seed": 1}])

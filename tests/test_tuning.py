@@ -21,7 +21,7 @@ from memedit.evaluation.datasets.probes import probe
 from memedit.evaluation.tuning import Trial, Tunable, candidates, tune
 from memory_store import Edit
 
-TUNED = ["ft-m", "ft-l", "lora", "adalora", "grace", "wise", "t-patcher"]
+TUNED = ["ft-m", "ft-l", "lora", "adalora", "grace", "wise", "t-patcher", "rome"]
 
 
 def case(number: int) -> EvalCase:
@@ -66,6 +66,11 @@ def test_every_combination_is_tried_once_with_depths_as_layers() -> None:
     assert made == [{"layer": layer, "rate": rate} for layer in (0, 1, 2) for rate in (1, 2)]
 
 
+def test_a_layer_that_tracing_names_is_tried_as_well() -> None:
+    made = candidates({"layer": (0.0, 1.0), "rate": (1, 2)}, layers=5, also_layers=[3, 4])
+    assert made == [{"layer": layer, "rate": rate} for layer in (0, 4, 3) for rate in (1, 2)]
+
+
 def test_the_score_by_hand() -> None:
     trial = Trial(
         values={}, cases=2, edit=(2, 2), paraphrase=(0, 2), neighbour_same=(1, 2), neighbour_target=(2, 2),
@@ -99,6 +104,13 @@ def test_what_is_tried_is_counted_and_the_best_is_written(
     assert ft.FtConfig(**entry["values"]).steps == 40, "what is not searched is kept"
     assert entry["chosen"]["second_records"] == "4 records of own, 2 to 5"
     assert len(entry["chosen"]["first_round"]) == 4
+
+
+def test_rome_is_tried_at_the_layers_asked_for(subject: Subject, tmp_path: Path) -> None:
+    found = tune("rome", subject, [case(number) for number in range(3)], out=tmp_path, limit=1, also_layers=[1])
+    assert [trial.values for trial in found.first] == [{"layer": layer} for layer in (0, 1, 2)]
+    (entry,) = tomllib.loads((tmp_path / "rome.toml").read_text())["models"]
+    assert entry["values"]["layer"] == found.best.values["layer"]
 
 
 def test_a_search_that_was_stopped_goes_on(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +157,8 @@ def test_what_each_method_tries_are_fields_of_its_config(name: str, subject: Sub
 def test_what_cannot_be_searched_is_told(subject: Subject, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ike has no hyperparameters to search\. Those that have: ft-m, ft-l, lora"):
         tune("ike", subject, [case(1)], out=tmp_path)
+    with pytest.raises(ConfigError, match="adalora has no layer to choose; it searches learning_rate, steps"):
+        tune("adalora", subject, [case(1)], out=tmp_path, also_layers=[1])
     with pytest.raises(ConfigError, match="needs 9 with one edit each; there are 1"):
         tune("ft-l", subject, [case(1)], out=tmp_path, limit=3)
     assert ft_l.SEARCH["norm_constraint"]

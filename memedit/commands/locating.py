@@ -208,6 +208,7 @@ def neurons(
             values = [f"{value:.4f}" for value in (change.clean, change.suppressed, change.amplified)]
             session.output.line(plain_row(["prompt", change.prompt, *values]))
         session.output.note(f"attributions add up to the difference in output to {found.incompleteness:.2%}")
+    _tell_measured(session, answer, found.answer)
     folder = _folder(out, as_json=as_json)
     if folder is not None:
         from memedit.locate.figures import neuron_bars
@@ -233,6 +234,7 @@ def lens(
     from memedit.locate.lens import logit_lens
 
     found = logit_lens(*_loaded(session), prompt, answer=answer)
+    _tell_measured(session, answer, found.answer)
     if as_json:
         session.output.json(found.to_json())
     else:
@@ -358,6 +360,12 @@ def _tell_trace(session: Session, found: FactTrace) -> None:
         token, layer = effect.best()
         values = [effect.kind, str(effect.window), found.tokens[token].strip(), str(layer)]
         session.output.line(plain_row([*values, f"{effect.indirect[token][layer]:.4f}"]))
+
+
+def _tell_measured(session: Session, answer: str | None, measured: str) -> None:
+    """Says so where only the beginning of the expected answer was measured."""
+    if answer is not None and answer.strip() != measured.strip():
+        session.output.note(f"the answer has several tokens; measured is its first, {measured.strip()!r}")
 
 
 def _tell_averages(session: Session, averages: Averages) -> None:

@@ -37,6 +37,13 @@ def tune(
     limit: Annotated[
         int, typer.Option(min=1, metavar="N", help="Records of the first round; the second has twice as many, others.")
     ] = 8,
+    traced: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="A folder that memedit locate --data wrote: the layer that it names is tried as well.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="The folder of what was tried.", show_default="runs/tune-METHOD"),
@@ -51,13 +58,17 @@ def tune(
     from memedit.editors.subject import Subject
     from memedit.evaluation.datasets.registry import load_cases
     from memedit.evaluation.tuning import tune as search
+    from memedit.locate.facts import traced_layer
 
     output = Output(as_json=as_json)
     folder = out if out is not None else Path("runs") / f"tune-{method}"
     cases = load_cases(data, data=data_folder, limit=3 * limit).cases
     subject = Subject.load(model, device=device)
+    also = () if traced is None else (traced_layer(traced, fingerprint=subject.fingerprint),)
+    if also:
+        output.note(f"tracing names layer {also[0]}")
     with output.progress() as progress:
-        found = search(method, subject, cases, out=folder, data=data, limit=limit, progress=progress)
+        found = search(method, subject, cases, out=folder, data=data, limit=limit, also_layers=also, progress=progress)
     _show(output, found)
     output.note(f"table: {folder / method.replace('-', '_')}.toml")
 

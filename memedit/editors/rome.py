@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES
@@ -40,7 +41,7 @@ from memedit.ranges import check_fields
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["INFO", "RomeConfig", "RomeEditor", "create", "default_config", "direction_of", "rank_one_update"]
+__all__ = ["INFO", "SEARCH", "RomeConfig", "RomeEditor", "create", "default_config", "direction_of", "rank_one_update"]
 
 INFO = MethodInfo(
     name="rome",
@@ -52,6 +53,9 @@ INFO = MethodInfo(
     batch=False,
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
+
+SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"layer": (0.1, 0.28, 0.45, 0.62, 0.79, 0.97)})
+"""What `memedit tune` tries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,9 +175,9 @@ def rank_one_update(key: torch.Tensor, residual: torch.Tensor, direction: torch.
     return residual[:, None] * direction / (direction @ key)
 
 
-def create(subject: Subject) -> RomeEditor:
+def create(subject: Subject, config: RomeConfig | None = None) -> RomeEditor:
     """The method for a model."""
-    return RomeEditor(subject)
+    return RomeEditor(subject, config)
 
 
 def default_config(model: Any) -> RomeConfig:

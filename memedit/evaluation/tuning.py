@@ -143,15 +143,18 @@ class Tuning:
         return self.second[0]
 
 
-def candidates(search: Mapping[str, Sequence[Any]], layers: int) -> list[dict[str, Any]]:
+def candidates(
+    search: Mapping[str, Sequence[Any]], layers: int, *, also_layers: Sequence[int] = ()
+) -> list[dict[str, Any]]:
     """Every combination of the values to try.
 
     Args:
         search: The values by field; those of ``layer`` are depths.
         layers: How many layers the model has.
+        also_layers: Layers to try besides those.
     """
     placed = {
-        name: [round(one * (layers - 1)) for one in values] if name == "layer" else list(values)
+        name: [*(round(one * (layers - 1)) for one in values), *also_layers] if name == "layer" else list(values)
         for name, values in search.items()
     }
     made = [dict(zip(placed, values, strict=True)) for values in product(*placed.values())]
@@ -166,6 +169,7 @@ def tune(
     out: Path,
     data: str = "cases",
     limit: int = 8,
+    also_layers: Sequence[int] = (),
     progress: Progress = lambda stage, done, total: None,  # noqa: ARG005 - tells nobody
 ) -> Tuning:
     """Search for a method's hyperparameters.
@@ -177,12 +181,16 @@ def tune(
         out: The folder of what was tried; it is continued if it is there. The chosen table is written there too.
         data: What the records are called in the table.
         limit: How many records are in the first round; the second has twice as many, others.
+        also_layers: Layers to try besides those that the method tries, such as one that causal tracing names.
         progress: Told how far the search has come.
 
     Raises:
-        ConfigError: The method cannot be searched, there are too few records, or the folder has another search.
+        ConfigError: The method cannot be searched, or has no layer to choose; there are too few records, or the folder
+            has another search.
     """
     module = _tunable(method)
+    if also_layers and "layer" not in module.SEARCH:
+        raise ConfigError(f"{method} has no layer to choose; it searches {', '.join(module.SEARCH)}.")
     usable = [case for case in cases if len(case.edits) == 1]
     if limit < 1 or len(usable) < 3 * limit:
         raise ConfigError(
@@ -190,7 +198,8 @@ def tune(
             f"{len(usable)}. Take fewer with limit."
         )
     log = _Log(out / "trials.jsonl", {"method": method, "model": subject.fingerprint, "data": data})
-    combinations = candidates(module.SEARCH, architecture_of(subject.model).layer_count(subject.model))
+    layers = architecture_of(subject.model).layer_count(subject.model)
+    combinations = candidates(module.SEARCH, layers, also_layers=also_layers)
     search = _Search(module, subject, log)
     first_cases, second_cases = usable[:limit], usable[limit : 3 * limit]
     first = search.round("first round", combinations, first_cases, progress)

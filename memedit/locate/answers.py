@@ -25,7 +25,7 @@ class AnswerTokens:
     Attributes:
         ids: Its tokens.
         known: Whether the model gives it, choosing the likeliest token each time.
-        says: What the model gives: at each of the answer's places its likeliest token behind the answer so far.
+        says: What the model gives, as many tokens as the answer has.
     """
 
     ids: tuple[int, ...]
@@ -49,9 +49,10 @@ def answer_tokens(model: Any, tokenizer: Any, prompt: str, prompt_ids: Sequence[
     ids = continuation(tokenizer, prompt, prompt_ids, answer.strip()) if answer.strip() else ()
     if not ids:
         raise InvalidPromptError(f"the answer to {prompt!r} is empty; leave it away, or say what is expected")
-    logits = logits_of(model, [[*prompt_ids, *ids[:-1]]], keep=len(ids))[0]
-    likeliest = logits.argmax(dim=-1).tolist()
-    return AnswerTokens(ids=ids, known=tuple(likeliest) == ids, says=tokenizer.decode(likeliest))
+    said: list[int] = []
+    for _ in ids:
+        said.append(_next_token(model, [*prompt_ids, *said]))
+    return AnswerTokens(ids=ids, known=tuple(said) == ids, says=tokenizer.decode(said))
 
 
 def answers_known(model: Any, tokenizer: Any, facts: Sequence[Fact]) -> list[bool]:
@@ -85,8 +86,13 @@ def own_answer(model: Any, tokenizer: Any, prompt_ids: Sequence[int]) -> AnswerT
         tokenizer: Its tokenizer.
         prompt_ids: The prompt's tokens.
     """
-    token = int(logits_of(model, [list(prompt_ids)], keep=1)[0, -1].argmax())
+    token = _next_token(model, prompt_ids)
     return AnswerTokens(ids=(token,), known=True, says=tokenizer.decode([token]))
+
+
+def _next_token(model: Any, ids: Sequence[int]) -> int:
+    """The model's likeliest next token."""
+    return int(logits_of(model, [list(ids)], keep=1)[0, -1].argmax())
 
 
 def token_labels(prompt: str, place: SubjectTokens, tokenizer: Any) -> tuple[str, ...]:

@@ -112,6 +112,14 @@ class Averages:
                 return effect
         raise KeyError((kind, category))
 
+    def traced_layer(self) -> int:
+        """The layer around which MLPs put back at the subject's last token gain most: where ROME's authors edit.
+
+        Raises:
+            KeyError: MLPs were not traced.
+        """
+        return self.effect("mlp", "last subject token").best()
+
     def to_json(self) -> dict[str, Any]:
         """The record as JSON has it."""
         return asdict(self)

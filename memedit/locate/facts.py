@@ -34,7 +34,7 @@ from memedit.locate.records import Fact, FactTrace
 from memedit.locate.tracing import Tracer
 from memedit.one_writer import one_writer
 
-__all__ = ["TraceFolder", "read_facts", "trace_facts"]
+__all__ = ["TraceFolder", "read_facts", "trace_facts", "traced_layer"]
 
 _BLOCK = 64
 """Facts that the model is asked together whether it knows them."""
@@ -207,6 +207,26 @@ def trace_facts(
         averages = averages_of(traces, model=name, asked=asked.asked, known=len(asked.known))
         folder.keep_averages(averages)
     return averages
+
+
+def traced_layer(path: Path, *, fingerprint: str) -> int:
+    """The layer that a folder of traces names, `Averages.traced_layer`.
+
+    Args:
+        path: The folder, as `trace_facts` left it.
+        fingerprint: That of the model which is asked about.
+
+    Raises:
+        DataFileError: It holds no averages, or none of MLPs.
+        ConfigError: Its traces are of another model.
+    """
+    held, averages = _read(path / "run.json"), _read(path / "averages.json")
+    if held.get("fingerprint") != fingerprint:
+        raise ConfigError(f"{path} holds traces of another model, {held.get('model')!r}; trace this one.")
+    try:
+        return Averages.from_json(averages).traced_layer()
+    except KeyError as error:
+        raise DataFileError(f"{path / 'averages.json'} has no averages of MLPs; trace the facts with mlp.") from error
 
 
 def _ask(tracer: Tracer, facts: Sequence[Fact], folder: TraceFolder, limit: int | None, report: Progress) -> _Asked:

@@ -30,10 +30,16 @@ _LOSS_TO_GAIN = (
 )
 """ColorBrewer's PuOr, from orange to purple; colour-blind readers tell its ends apart."""
 
+_PALE, _DARK = "#b2abd2", "#542788"
+
 _CELL_HEIGHT, _LABEL, _CHARACTER, _BOTTOM = 20.0, 12.0, 6.6, 30.0
 _WIDEST_LABEL = 220.0
 _LONGEST_LABEL = 32
 """Characters of a token that stand beside its row."""
+
+_BAR_HEIGHT, _SCALE = 130.0, 52.0
+_MOST_TOLD = 8
+"""Neurons that are told of beside a bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +161,14 @@ def averages_page(averages: Averages) -> str:
 
 def neurons_page(report: NeuronReport) -> str:
     """The page of a fact's knowledge neurons."""
+    found = [[one for one in report.neurons if one.layer == layer] for layer in range(len(report.by_layer))]
+    chosen = [sum(one.attribution for one in here) for here in found]
+
+    def told(layer: int) -> str:
+        here = "".join(f"\nneuron {one.place}: {one.attribution:+.5f}" for one in found[layer][:_MOST_TOLD])
+        more = f"\nand {len(found[layer]) - _MOST_TOLD} more" if len(found[layer]) > _MOST_TOLD else ""
+        return f"layer {layer}\nattribution {report.by_layer[layer]:+.4f}{here}{more}"
+
     return _render(
         _Page(
             title="Knowledge neurons",
@@ -164,6 +178,14 @@ def neurons_page(report: NeuronReport) -> str:
                 ("threshold", f"{report.config.threshold:g} of the largest"),
                 ("share of prompts", f"{report.config.share:g}"),
                 ("attributions add up to", f"{report.incompleteness:.3%}"),
+            ],
+            groups=[
+                _Group(
+                    "Attribution by layer",
+                    [_Map("all neurons of a layer; dark, its knowledge neurons", _bars(report.by_layer, chosen, told))],
+                    "",
+                    "The attributions of a layer add up to what its neurons do together for the answer's probability.",
+                )
             ],
             tables=[
                 _Table(
@@ -302,6 +324,46 @@ def _heatmap(
                 svg, "rect", x=across, y=f"{top:g}", width=f"{cell:g}", height=f"{_CELL_HEIGHT:g}", fill=colour
             )
             ET.SubElement(rect, "title").text = told(row, layer)
+    _layer_axis(svg, layers, cell=cell, left=left, height=height)
+    return ET.tostring(svg, encoding="unicode")
+
+
+def _bars(values: Sequence[float], chosen: Sequence[float], told: Callable[[int], str]) -> str:
+    """Bars by layer as SVG, each with a narrower dark one in it, for a part of it."""
+    layers = len(values)
+    cell = 22.0 if layers <= 40 else 12.0
+    width, height = _SCALE + cell * layers + 4, _BAR_HEIGHT + 12 + _BOTTOM
+    top, bottom = max(0.0, *values, *chosen), min(0.0, *values, *chosen)
+    unit = _BAR_HEIGHT / ((top - bottom) or 1.0)
+
+    def down(value: float) -> float:
+        return 6 + (top - value) * unit
+
+    svg = ET.Element("svg", width=f"{width:g}", height=f"{height:g}", viewBox=f"0 0 {width:g} {height:g}", role="img")
+    for layer, pair in enumerate(zip(values, chosen, strict=True)):
+        for value, share, colour in zip(pair, (0.9, 0.5), (_PALE, _DARK), strict=True):
+            across, wide = _SCALE + (layer + (1 - share) / 2) * cell, share * cell
+            begin, end = down(max(0.0, value)), down(min(0.0, value))
+            ET.SubElement(
+                svg, "rect", x=f"{across:g}", y=f"{begin:g}", width=f"{wide:g}", height=f"{end - begin:g}", fill=colour
+            )
+        # the pointer need not find a bar that may be a hair's breadth high
+        column = ET.SubElement(
+            svg, "rect", x=f"{_SCALE + layer * cell:g}", y="6", width=f"{cell:g}", height=f"{_BAR_HEIGHT:g}"
+        )
+        column.set("class", "column")
+        ET.SubElement(column, "title").text = told(layer)
+    line = f"{down(0.0):g}"
+    ET.SubElement(svg, "line", {"class": "zero", "x1": f"{_SCALE:g}", "x2": f"{width - 4:g}", "y1": line, "y2": line})
+    for value in dict.fromkeys((top, 0.0, bottom)):
+        mark = ET.SubElement(svg, "text", {"x": f"{_SCALE - 5:g}", "y": f"{down(value) + 4:g}", "text-anchor": "end"})
+        mark.text = f"{value:.3f}" if value else "0"
+    _layer_axis(svg, layers, cell=cell, left=_SCALE, height=height)
+    return ET.tostring(svg, encoding="unicode")
+
+
+def _layer_axis(svg: ET.Element, layers: int, *, cell: float, left: float, height: float) -> None:
+    """The numbers of the layers, along the lower edge of a picture."""
     for layer in range(0, layers, 5):
         tick = ET.SubElement(svg, "text", x=f"{left + (layer + 0.5) * cell:g}", y=f"{height - 17:g}")
         tick.set("text-anchor", "middle")
@@ -310,7 +372,6 @@ def _heatmap(
     axis.set("class", "soft")
     axis.set("text-anchor", "middle")
     axis.text = "layer"
-    return ET.tostring(svg, encoding="unicode")
 
 
 def _key(peak: float, low: str, high: str) -> str:

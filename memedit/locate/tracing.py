@@ -132,9 +132,12 @@ class Tracer:
         place, notes = self._placed(fact)
         with torch.no_grad(), computing(self.config.precision, self.model.device):
             answer = self._answer(fact, place)
+            measured = answer.ids if self.config.score == "whole" else answer.ids[:1]
+            if len(measured) < len(answer.ids):
+                first = self.tokenizer.decode(list(measured)).strip()
+                notes.append(f"the answer has {len(answer.ids)} tokens; measured is its first, {first!r}")
             if not answer.known and fact.answer is not None:
                 notes.append(f"the model itself says {answer.says.strip()!r}, not {fact.answer.strip()!r}")
-            measured = answer.ids if self.config.score == "whole" else answer.ids[:1]
             recording = self._record(fact, place, measured)
             score = _probability_of(measured)
             runs = score(recording.logits)
