@@ -181,6 +181,27 @@ def test_a_parameter_editor_is_asked_while_its_weights_are_changed_and_leaves_no
     assert cost.value == pytest.approx(1.0 if sequential or not Overwriting.INFO.batch else 0.25)
 
 
+def test_edits_in_weights_are_made_once_for_all_that_is_asked_of_them(tmp_path):
+    class Counted(Overwriting):
+        calls = 0
+
+        def edit(self, edits):
+            type(self).calls += 1
+            return super().edit(edits)
+
+    asked = {"methods": Counted(), "cases": dataset(4), "edits": [1, 2], "max_new_tokens": 4}
+    made = Subject(tiny_model(), tiny_tokenizer(), HashingEncoder(), name="tiny")
+    alone = [evaluate(made, protocol=one, **asked) for one in ("teacher-forced", "free")]
+    Counted.calls = 0
+    together = evaluate(made, protocol=["teacher-forced", "free"], out=tmp_path, **asked)
+    assert Counted.calls == 4 + 4  # one edit at a time; four groups of one, and two of two
+    for report, protocol in zip(alone, ("teacher-forced", "free"), strict=True):
+        wanted = [one for one in report.find(method="overwriting", protocol=protocol) if one.measure != "efficiency"]
+        assert wanted
+        for figure in wanted:
+            assert figure in together.figures
+
+
 def test_ablations_tell_routing_errors_from_answering_errors():
     report = evaluate(
         subject(), methods=["ike", "ice-oracle"], cases=dataset(), edits=10, protocol=["oracle-router", "no-router"]

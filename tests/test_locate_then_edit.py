@@ -19,7 +19,7 @@ from memedit.editors.located import FactLocator, LocateConfig, LocatedFact
 from memedit.editors.memit import MemitConfig, MemitEditor, least_squares_update
 from memedit.editors.pmet import PmetEditor
 from memedit.editors.registry import create_editor
-from memedit.editors.rome import RomeConfig, RomeEditor, direction_of, rank_one_update
+from memedit.editors.rome import RomeConfig, RomeEditor, direction_of, least_update
 from memedit.editors.subject import Subject
 from memedit.editors.target_values import TargetLoss, target_values
 from memedit.errors import ConfigError, UnsupportedCallError
@@ -253,20 +253,40 @@ def test_what_is_known_already_needs_no_value() -> None:
 # ROME.
 
 
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("covariance", [True, False])
-def test_romes_update_solves_its_constrained_least_squares(covariance: bool) -> None:
-    """The change of least tr(D C D^T) with D k = r, against the system of its Lagrangian."""
-    key, residual = random(12, seed=1), random(7, seed=2)
+def test_romes_update_solves_its_constrained_least_squares(covariance: bool, count: int) -> None:
+    """The change of least tr(D C D^T) with D K = R, against the system of its Lagrangian."""
+    keys, residuals = random(12, count, seed=1), random(7, count, seed=2)
     moment = moment_of(12) if covariance else None
-    update = rank_one_update(key, residual, direction_of(key, moment))
+    directions = torch.stack([direction_of(key, moment) for key in keys.mT], dim=1)
+    update = least_update(keys, residuals, directions)
     weight = moment if moment is not None else torch.eye(12, dtype=torch.float64)
-    system = torch.zeros(13, 13, dtype=torch.float64)
-    system[:12, :12], system[:12, 12], system[12, :12] = weight, key, key
-    sides = torch.zeros(13, 7, dtype=torch.float64)
-    sides[12] = residual
+    system = torch.zeros(12 + count, 12 + count, dtype=torch.float64)
+    system[:12, :12], system[:12, 12:], system[12:, :12] = weight, keys, keys.mT
+    sides = torch.zeros(12 + count, 7, dtype=torch.float64)
+    sides[12:] = residuals.mT
     expected = torch.linalg.solve(system, sides)[:12].mT
     torch.testing.assert_close(update, expected, atol=1e-10, rtol=1e-8)
-    torch.testing.assert_close(update @ key, residual, atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(update @ keys, residuals, atol=1e-10, rtol=1e-8)
+
+
+@pytest.mark.parametrize("made", [RomeEditor, MemitEditor])
+def test_what_is_worded_both_ways_is_written_for_both(made: Any) -> None:
+    """The vector that was fitted is added to what the layer writes in either wording, whatever its key there."""
+    subject = tiny_subject(chats=True)
+    base = ROME if made is RomeEditor else replace(MEMIT, layers=(1,))
+    config = replace(base, wording="both", contexts=0)
+    module = architecture_of(subject.model).module_name(1, "mlp_out" if made is RomeEditor else None)
+    fact = FactLocator(subject, config)(EDITS[0])
+    before = inside(subject, fact, module, output=True)
+    value = target_values(subject.model, [fact], config, layer=1, modules=[module])[0]
+    lift = value - before[0]
+    assert len(before) == 2
+    assert (before[1] - before[0]).norm() > 0.1 * before[0].norm(), "the two are told apart"
+    made(subject, config).edit(EDITS[:1])
+    now = inside(subject, fact, module, output=True)
+    assert (now - before - lift).norm() < 1e-3 * lift.norm()
 
 
 @every_architecture

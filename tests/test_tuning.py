@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from hashing_encoder import HashingEncoder
 from tiny import tiny_model, tiny_tokenizer
 
 from memedit.editors import ft, ft_l
+from memedit.editors.editor import EditCost
 from memedit.editors.registry import BUILT_IN, load_method
 from memedit.editors.subject import Subject
 from memedit.errors import ConfigError
@@ -21,7 +23,7 @@ from memedit.evaluation.datasets.probes import probe
 from memedit.evaluation.tuning import Trial, Tunable, candidates, tune
 from memory_store import Edit
 
-TUNED = ["ft-m", "ft-l", "lora", "adalora", "grace", "wise", "t-patcher", "rome"]
+TUNED = ["ft-m", "ft-l", "lora", "adalora", "grace", "wise", "t-patcher", "rome", "memit", "alphaedit"]
 
 
 def case(number: int) -> EvalCase:
@@ -43,15 +45,19 @@ def subject() -> Subject:
 
 
 def small(tried: list[Any] | None = None, *, fails: float | None = None) -> Any:
-    """FT-M with two values to try; remembers each config that it was made with."""
+    """FT-M with two values to try; remembers each config that it edited with."""
+
+    class Remembering(ft.FtEditor):
+        def edit(self, edits: Sequence[Edit]) -> EditCost:
+            if tried is not None:
+                tried.append(self.config)
+            return super().edit(edits)
 
     def create(subject: Subject, config: Any = None) -> Any:
-        if tried is not None:
-            tried.append(config)
         if config is not None and config.learning_rate == fails:
             raise_ = ConfigError("training diverged")
             return SimpleNamespace(edit=lambda _: (_ for _ in ()).throw(raise_), undo=lambda: None)
-        return ft.FtEditor(subject, config)
+        return Remembering(subject, config)
 
     return SimpleNamespace(
         INFO=ft.INFO,
@@ -163,3 +169,13 @@ def test_what_cannot_be_searched_is_told(subject: Subject, tmp_path: Path) -> No
         tune("ft-l", subject, [case(1)], out=tmp_path, limit=3)
     assert ft_l.SEARCH["norm_constraint"]
     assert set(TUNED) <= set(BUILT_IN)
+
+
+def test_a_combination_is_set_up_once(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = small()
+    made: list[Any] = []
+    monkeypatch.setattr("memedit.evaluation.tuning.load_method", lambda _: counting)
+    counting = SimpleNamespace(**vars(method))
+    counting.create = lambda subject, config: made.append(config) or method.create(subject, config)
+    tune("ft-m", subject, [case(number) for number in range(6)], out=tmp_path, limit=2)
+    assert len(made) == 4 + 3

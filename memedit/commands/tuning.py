@@ -49,6 +49,9 @@ def tune(
         typer.Option(metavar="PATH", help="The folder of what was tried.", show_default="runs/tune-METHOD"),
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="Where the model is put.")] = None,
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="The weights' type: auto, float32, bfloat16, float16.")
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Search for a method's hyperparameters on a model, and write them as a table with the figures that chose them.
@@ -63,7 +66,7 @@ def tune(
     output = Output(as_json=as_json)
     folder = out if out is not None else Path("runs") / f"tune-{method}"
     cases = load_cases(data, data=data_folder, limit=3 * limit).cases
-    subject = Subject.load(model, device=device)
+    subject = Subject.load(model, device=device, dtype=dtype)
     also = () if traced is None else (traced_layer(traced, fingerprint=subject.fingerprint),)
     if also:
         output.note(f"tracing names layer {also[0]}")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES
@@ -31,7 +32,16 @@ from memedit.ranges import check_fields
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["INFO", "AlphaEditConfig", "AlphaEditor", "create", "default_config", "null_space", "null_space_update"]
+__all__ = [
+    "INFO",
+    "SEARCH",
+    "AlphaEditConfig",
+    "AlphaEditor",
+    "create",
+    "default_config",
+    "null_space",
+    "null_space_update",
+]
 
 INFO = MethodInfo(
     name="alphaedit",
@@ -42,6 +52,9 @@ INFO = MethodInfo(
     summary="As MEMIT, with changes projected so that the keys of ordinary text are not moved.",
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
+
+SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"threshold": (0.2, 0.5), "clamp": (1.0, 4.0)})
+"""What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,9 +184,9 @@ def null_space_update(
     return (free @ solved).mT
 
 
-def create(subject: Subject) -> AlphaEditor:
+def create(subject: Subject, config: AlphaEditConfig | None = None) -> AlphaEditor:
     """The method for a model."""
-    return AlphaEditor(subject)
+    return AlphaEditor(subject, config)
 
 
 def default_config(model: Any) -> AlphaEditConfig:

@@ -102,13 +102,19 @@ class LocatedFact:
 
     Attributes:
         name: The edit's prompt, shortened: for messages.
-        rows: The prompt in its contexts; alone first.
+        rows: The prompt in its contexts; alone first, in each wording. The wordings take turns.
         essence: The essence prompt.
+        wordings: In how many ways the prompt is worded.
     """
 
     name: str
     rows: tuple[FactRow, ...]
     essence: FactRow
+    wordings: int = 1
+
+    def by_wording(self) -> list[slice]:
+        """Which rows are worded alike; the prompt alone is the first of each."""
+        return [slice(first, None, self.wordings) for first in range(self.wordings)]
 
 
 class FactLocator:
@@ -150,7 +156,7 @@ class FactLocator:
             self._row(replace(edit, prompt=context + edit.prompt), self._makers[place % makers], prompt=edit.prompt)
             for place, context in enumerate(self.contexts[1:])
         ]
-        return LocatedFact(edit.prompt[:60], (*alone, *rows), self._essence(edit))
+        return LocatedFact(edit.prompt[:60], (*alone, *rows), self._essence(edit), makers)
 
     def _row(self, edit: Edit, maker: ExampleMaker, *, prompt: str | None = None) -> FactRow:
         example = maker(edit)

@@ -14,7 +14,9 @@ This file knows nothing of benchmarks or of other methods.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import ARCHITECTURES
@@ -28,7 +30,7 @@ from memedit.ranges import check_fields
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["INFO", "MemitConfig", "MemitEditor", "create", "default_config", "least_squares_update"]
+__all__ = ["INFO", "SEARCH", "MemitConfig", "MemitEditor", "create", "default_config", "least_squares_update"]
 
 INFO = MethodInfo(
     name="memit",
@@ -39,6 +41,9 @@ INFO = MethodInfo(
     summary="Writes many facts at once into the MLPs of several layers, keeping what these map elsewhere.",
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
+
+SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"covariance_weight": (10.0, 100.0), "clamp": (1.0, 4.0)})
+"""What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +121,9 @@ def least_squares_update(
     return torch.cholesky_solve(keys @ residuals.mT, factor).mT
 
 
-def create(subject: Subject) -> MemitEditor:
+def create(subject: Subject, config: MemitConfig | None = None) -> MemitEditor:
     """The method for a model."""
-    return MemitEditor(subject)
+    return MemitEditor(subject, config)
 
 
 def default_config(model: Any) -> MemitConfig:

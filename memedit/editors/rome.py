@@ -14,6 +14,10 @@ C^-1 k*, but the key of the bare prompt wherever else it stands. Gupta et al. 20
 what makes a model collapse after one edit or another. ``rome`` is here as published, mixed; ``r-rome`` (`r_rome`) is
 the formula as the paper has it. With no contexts they are the same.
 
+A subject's key is another one inside a chat template than in plain text. Where an edit is worded both ways, each
+wording has keys of its own, and the change is the least one that serves both: eq. 2 with a column for each, of rank
+two.
+
 Several edits are made one after the other, each on the weights that the one before left. Nothing is drawn at random
 except the contexts and, where no text is given, the text of the statistics: both by seeds of their own.
 
@@ -41,7 +45,7 @@ from memedit.ranges import check_fields
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["INFO", "SEARCH", "RomeConfig", "RomeEditor", "create", "default_config", "direction_of", "rank_one_update"]
+__all__ = ["INFO", "SEARCH", "RomeConfig", "RomeEditor", "create", "default_config", "direction_of", "least_update"]
 
 INFO = MethodInfo(
     name="rome",
@@ -54,8 +58,8 @@ INFO = MethodInfo(
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
 
-SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"layer": (0.1, 0.28, 0.45, 0.62, 0.79, 0.97)})
-"""What `memedit tune` tries."""
+SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"layer": (0.1, 0.17, 0.28), "clamp": (4.0, 10.0)})
+"""What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +111,9 @@ class RomeEditor(LocateThenEdit):
         return {projection.parameter: weight}
 
     def _change(self, fact: LocatedFact, weight: torch.Tensor, moment: torch.Tensor | None) -> torch.Tensor:
-        """The rank-one change for one fact, ``[output, input]``, 64-bit."""
+        """The change for one fact, ``[output, input]``, 64-bit."""
+        import torch
+
         (projection,) = self.projections
         parameters = {projection.parameter: weight}
         value = target_values(
@@ -127,9 +133,16 @@ class RomeEditor(LocateThenEdit):
             parameters=parameters,
         )
         keys, values = read[key_side].double(), read[value_side].double()
-        mean = keys.mean(dim=0)
-        key, now = (keys[0], values[0]) if self.config.mixed_keys else (mean, values.mean(dim=0))
-        return rank_one_update(key, value.double() - now, direction_of(mean, moment, ridge=self.config.ridge))
+        lift = value.double() - values[0]
+        chosen, residuals, directions = [], [], []
+        for rows in fact.by_wording():
+            mean = keys[rows].mean(dim=0)
+            chosen.append(keys[rows][0] if self.config.mixed_keys else mean)
+            now = values[rows][0] if self.config.mixed_keys else values[rows].mean(dim=0)
+            residuals.append(values[rows][0] + lift - now)
+            directions.append(direction_of(mean, moment, ridge=self.config.ridge))
+        stacked = (torch.stack(columns, dim=1) for columns in (chosen, residuals, directions))
+        return least_update(*stacked)
 
 
 def direction_of(key: torch.Tensor, moment: torch.Tensor | None, *, ridge: float = 0.0) -> torch.Tensor:
@@ -161,18 +174,23 @@ def direction_of(key: torch.Tensor, moment: torch.Tensor | None, *, ridge: float
     return torch.cholesky_solve(key[:, None], factor)[:, 0]
 
 
-def rank_one_update(key: torch.Tensor, residual: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """Λ u^T: the change along u = C^-1 k that adds a residual to what a key is mapped to (Meng et al. 2022, eq. 2).
+def least_update(keys: torch.Tensor, residuals: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """R (U^T K)^-1 U^T: the change along U = C^-1 K that adds residuals to what keys are mapped to.
+
+    With one key it is the rank-one change Λ u^T of Meng et al. 2022, eq. 2.
 
     Args:
-        key: k, ``[k]``.
-        residual: What k's value lacks, v* - W k, ``[v]``.
-        direction: u, ``[k]``.
+        keys: K, one a column, ``[k, keys]``.
+        residuals: R, what their values lack, v* - W k, ``[v, keys]``.
+        directions: U, ``[k, keys]``.
 
     Returns:
-        The change of W, ``[v, k]``. With u = C^-1 k it is the one of least size, measured by C.
+        The change of W, ``[v, k]``. With U = C^-1 K it is the one of least size, measured by C.
     """
-    return residual[:, None] * direction / (direction @ key)
+    import torch
+
+    inverse: torch.Tensor = torch.linalg.pinv(directions.mT @ keys)
+    return residuals @ inverse @ directions.mT
 
 
 def create(subject: Subject, config: RomeConfig | None = None) -> RomeEditor:

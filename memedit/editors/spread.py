@@ -85,7 +85,7 @@ class SpreadingEditor(LocateThenEdit):
 
         Args:
             layer: The layer.
-            keys: K, one a column, ``[k, facts]``.
+            keys: K, one a column, ``[k, facts]``; a fact that is worded in two ways has two.
             residuals: R, one a column, ``[v, facts]``.
             moment: C, ``[k, k]``; None for the identity.
 
@@ -97,7 +97,8 @@ class SpreadingEditor(LocateThenEdit):
         model = self.subject.model
         last = self.projections[-1].layer
         modules = self._fitted_modules(last)
-        values = target_values(model, facts, self._spread, layer=last, modules=modules).double()
+        first = target_values(model, facts, self._spread, layer=last, modules=modules).double()
+        values = _of_wordings(facts, first, self._now(facts, modules[0], {}))
         changed: dict[str, torch.Tensor] = {}
         for place, projection in enumerate(self.projections):
             keys = self._keys(facts, projection.module, changed)
@@ -109,7 +110,7 @@ class SpreadingEditor(LocateThenEdit):
         return changed
 
     def _keys(self, facts: Sequence[LocatedFact], module: str, changed: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The mean over contexts of what goes into a projection at each fact's token, ``[facts, k]``."""
+        """The mean over contexts of what goes into a projection at each fact's token, ``[facts and wordings, k]``."""
         import torch
 
         rows = [row for fact in facts for row in fact.rows]
@@ -117,16 +118,34 @@ class SpreadingEditor(LocateThenEdit):
         read = activations(
             self.subject.model, [row.prompt for row in rows], [row.place for row in rows], [side], parameters=changed
         )[side].double()
-        return torch.stack([some.mean(dim=0) for some in torch.split(read, [len(fact.rows) for fact in facts])])
+        parts = torch.split(read, [len(fact.rows) for fact in facts])
+        return torch.stack(
+            [some[alike].mean(dim=0) for fact, some in zip(facts, parts, strict=True) for alike in fact.by_wording()]
+        )
 
     def _now(self, facts: Sequence[LocatedFact], module: str, changed: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """What a module writes at the token of each fact's bare prompt, ``[facts, v]``."""
-        firsts = [fact.rows[0] for fact in facts]
+        """What a module writes at the token of each fact's bare prompt, ``[facts and wordings, v]``."""
+        alone = [row for fact in facts for row in fact.rows[: fact.wordings]]
         side = (module, True)
         return activations(
             self.subject.model,
-            [row.prompt for row in firsts],
-            [row.place for row in firsts],
+            [row.prompt for row in alone],
+            [row.place for row in alone],
             [side],
             parameters=changed,
         )[side].double()
+
+
+def _of_wordings(facts: Sequence[LocatedFact], first: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
+    """The values of every wording: the vector that makes the first one's is added to what each has now.
+
+    Args:
+        facts: The facts.
+        first: The values of their first wordings, ``[facts, v]``.
+        now: What all wordings have, ``[facts and wordings, v]``.
+    """
+    import torch
+
+    counts = torch.tensor([fact.wordings for fact in facts], device=now.device)
+    lifts = first - now[counts.cumsum(0) - counts]
+    return now + lifts.repeat_interleave(counts, dim=0)

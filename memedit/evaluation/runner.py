@@ -38,7 +38,7 @@ from memedit.evaluation.results import Protocol as ProtocolName
 from memedit.evaluation.runfolder import RunFolder
 from memedit.evaluation.settings import RunSettings
 from memedit.evaluation.variants import Paragraphs, with_conflicts, with_contexts
-from memedit.evaluation.worker import AbilityTask, EvalWorker, Part, Task, failed_case
+from memedit.evaluation.worker import AbilityTask, EditsKey, EvalWorker, Part, Task, edits_key, failed_case
 
 if TYPE_CHECKING:
     from memedit.evaluation.judge import Judge
@@ -269,8 +269,6 @@ class _Run:
         )
         with self._executor(model, subject) as executor:
             asked = self._ask(executor, jobs)
-            if settings.ability:
-                self._measure_ability(executor, jobs)
         if self.judge is not None:
             self._have_judged(self.judge, jobs)
         self.folder.close_note(run, {"seconds": round(time.perf_counter() - started, 1), "cases_asked": asked})
@@ -379,26 +377,37 @@ class _Run:
                 worker.close()
 
     def _ask(self, executor: Executor[Any, Any], jobs: Sequence[_Job]) -> int:
-        """Ask whatever has not been asked; returns how many cases that was."""
+        """Ask and measure whatever has not been asked and measured; returns how many cases were asked."""
         left = sum(len(group.cases) for job in jobs for group in job.groups)
         total = left
         asked = 0
+        unmeasured: list[str] = []
         unedited: dict[tuple[str, str], dict[str, CaseResult]] = {}
         for base in (True, False):
-            tasks: list[Task] = []
+            tasks: list[Task | AbilityTask] = []
             for job in jobs:
                 if (job.cell.method == "base") is not base:
                     continue
                 there = {name: one for name, one in self.folder.results(job.cell).items() if one.error is None}
                 before = {} if base else unedited[job.cell.dataset, _asking(job.cell.protocol)]
-                tasks += [rest for task in _tasks(job, before) if (rest := _without(task, set(there))) is not None]
+                apart = self._info(job.cell.method).changes == "weights"
+                planned = _tasks(job, before, apart=apart)
+                tasks += [rest for task in planned if (rest := _without(task, set(there))) is not None]
+                if not base and self._lacks_ability(job.cell):
+                    tasks.append(AbilityTask(job.cell, job.groups[0]))
                 left -= sum(placed.case.id in there for group in job.groups for placed in group.cases)
+            tasks = _by_edits(tasks)
             for place, outcome in executor.run(tasks):
                 task = tasks[place]
-                for result in _results(task, outcome):
-                    self.folder.append(task.cell, result)
-                    asked += 1
-                    left -= 1
+                if isinstance(outcome, Ability):
+                    self.folder.write_ability(task.cell, outcome)
+                elif isinstance(task, AbilityTask):
+                    unmeasured.append(f"{task.cell.key}: {outcome.message}")
+                else:
+                    for result in _results(task, outcome):
+                        self.folder.append(task.cell, result)
+                        asked += 1
+                        left -= 1
                 self.progress(f"{task.cell.dataset} {task.cell.method}", total - left, total)
             if base:
                 for job in jobs:
@@ -406,19 +415,12 @@ class _Run:
                         found = self.folder.results(job.cell)
                         whole = {case: result for case, result in found.items() if result.error is None}
                         unedited[job.cell.dataset, job.cell.protocol] = whole
+        if unmeasured:
+            raise ConfigError(f"General ability could not be measured for {'; '.join(unmeasured)}")
         return asked
 
-    def _measure_ability(self, executor: Executor[Any, Any], jobs: Sequence[_Job]) -> None:
-        chosen = [job for job in jobs if job.cell.protocol == "free" and job.cell.method != "base"]
-        tasks = [AbilityTask(job.cell, job.groups[0]) for job in chosen if self.folder.ability(job.cell) is None]
-        for number, (place, outcome) in enumerate(executor.run(tasks), start=1):
-            if isinstance(outcome, TaskError):
-                raise ConfigError(
-                    f"General ability could not be measured for {tasks[place].cell.key}: {outcome.message}"
-                )
-            if isinstance(outcome, Ability):
-                self.folder.write_ability(tasks[place].cell, outcome)
-            self.progress("general ability", number, len(tasks))
+    def _lacks_ability(self, cell: Cell) -> bool:
+        return self.settings.ability and cell.protocol == "free" and self.folder.ability(cell) is None
 
     def _have_judged(self, judge: Judge, jobs: Sequence[_Job]) -> None:
         """Adds the judge's verdicts on answers in scope, also to what was asked in an earlier run."""
@@ -459,8 +461,25 @@ def _worker(
     return EvalWorker(subject, create, settings, bench=bench)
 
 
-def _tasks(job: _Job, unedited: Mapping[str, CaseResult]) -> list[Task]:
-    """A job in tasks of so many cases; which case is in which does not depend on what is done already."""
+def _by_edits(tasks: Sequence[Task | AbilityTask]) -> list[Task | AbilityTask]:
+    """The tasks with those behind one another that ask of the same edits, so that these are made once."""
+    order: dict[EditsKey, int] = {}
+
+    def place(task: Task | AbilityTask) -> int:
+        group = task.group if isinstance(task, AbilityTask) else task.parts[0].group
+        return order.setdefault(edits_key(task.cell, group), len(order))
+
+    return sorted(tasks, key=place)
+
+
+def _tasks(job: _Job, unedited: Mapping[str, CaseResult], *, apart: bool) -> list[Task]:
+    """A job in tasks of so many cases; which case is in which does not depend on what is done already.
+
+    Args:
+        job: The job.
+        unedited: What the unedited model said.
+        apart: Whether no task has cases of several groups, as where their edits cannot be in place together.
+    """
     tasks: list[Task] = []
     parts: list[Part] = []
 
@@ -474,7 +493,7 @@ def _tasks(job: _Job, unedited: Mapping[str, CaseResult]) -> list[Task]:
         ids = [placed.case.id for placed in group.cases]
         for start in range(0, len(ids), CASES_A_TASK):
             some = ids[start : start + CASES_A_TASK]
-            if size + len(some) > CASES_A_TASK and parts:
+            if parts and (apart or size + len(some) > CASES_A_TASK):
                 close()
                 size = 0
             parts.append(Part(group, frozenset(some)))

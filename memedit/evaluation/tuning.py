@@ -270,6 +270,8 @@ class _Search:
         self._log = log
         self._answerer = Answerer(subject, max_new_tokens=ANSWER_TOKENS)
         self._base = module.default_config(subject.model)
+        self._unedited: dict[str, list[str]] = {}
+        self._made: tuple[Mapping[str, Any], Editor] | None = None
 
     def round(
         self, stage: str, combinations: Sequence[Mapping[str, Any]], cases: Sequence[EvalCase], progress: Progress
@@ -288,8 +290,10 @@ class _Search:
     def _tried(self, values: Mapping[str, Any], case: EvalCase) -> _Outcome:
         """One edit made, asked for, and undone."""
         neighbours = [probe for probe in case.probes if not probe.in_scope]
-        before = self._answers(neighbours)
-        editor = self._module.create(self._subject, replace(self._base, **values))
+        if case.id not in self._unedited:
+            self._unedited[case.id] = self._answers(neighbours)
+        before = self._unedited[case.id]
+        editor = self._editor(values)
         started = time.perf_counter()
         try:
             editor.edit(case.edits)
@@ -313,6 +317,12 @@ class _Search:
             neighbour_target=(wrong, len(neighbours)),
             seconds=seconds,
         )
+
+    def _editor(self, values: Mapping[str, Any]) -> Editor:
+        """The method with a combination; what it sets up once serves all records."""
+        if self._made is None or self._made[0] != values:
+            self._made = (values, self._module.create(self._subject, replace(self._base, **values)))
+        return self._made[1]
 
     def _right(self, probes: Sequence[Probe]) -> int:
         """How many are answered with the target."""

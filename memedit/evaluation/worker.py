@@ -1,8 +1,9 @@
 """Asks: makes the edits of a group, puts every probe of its cases to the edited model, and scores what comes back.
 
 One worker holds one model and works through tasks, in this process or another. Between the tasks of one group the edits
-stay in place. The order of things in a task keeps the gold answer away from whoever answers: prompts become token ids,
-the method treats the ids, the model generates, and only then are answers and references brought together.
+stay in place, whatever protocol it is asked under. The order of things in a task keeps the gold answer away from
+whoever answers: prompts become token ids, the method treats the ids, the model generates, and only then are answers and
+references brought together.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from memory_store import Edit
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["AbilityTask", "EvalWorker", "Part", "Task", "failed_case"]
+__all__ = ["AbilityTask", "EditsKey", "EvalWorker", "Part", "Task", "edits_key", "failed_case"]
 
 FLUENCY_TOKENS = 100
 """How long a text fluency is measured on may become (Meng et al. 2022, section 5.1)."""
@@ -91,11 +92,20 @@ class AbilityTask:
     group: Group
 
 
+EditsKey = tuple[Cell, int]
+"""What says which edits are in place, and how they were made."""
+
+
+def edits_key(cell: Cell, group: Group) -> EditsKey:
+    """The same for the cells of a method that differ in the protocol alone: their edits are the same ones."""
+    return replace(cell, protocol="free"), group.id
+
+
 @dataclass(slots=True)
 class _Editing:
     """The edits in place."""
 
-    key: tuple[Cell, int]
+    key: EditsKey
     editor: Editor
     cost: EditCost
     next_before: dict[tuple[int, ...], torch.Tensor]
@@ -197,7 +207,7 @@ class EvalWorker:
 
     def _edited(self, cell: Cell, group: Group) -> _Editing:
         """The method with the edits of a group in place, those of any other group taken back."""
-        key = (cell, group.id)
+        key = edits_key(cell, group)
         if self._editing is not None and self._editing.key == key:
             return self._editing
         self.close()
@@ -205,7 +215,8 @@ class EvalWorker:
             self._editors[cell.method] = self._create(cell.method, self.subject)
         editor = self._editors[cell.method]
         before: dict[tuple[int, ...], torch.Tensor] = {}
-        if editor.info.changes == "weights" and self.settings.kl and cell.protocol in GENERATING:
+        generating = not set(GENERATING).isdisjoint(self.settings.protocols)
+        if editor.info.changes == "weights" and self.settings.kl and generating:
             rows = [Row(ids) for ids in self._out_of_scope(group)]
             before = dict(zip((row.ids for row in rows), self._answerer.next_log_probabilities(rows), strict=True))
         try:
