@@ -177,7 +177,7 @@ def neurons_page(report: NeuronReport) -> str:
                 ("neurons", str(len(report.neurons))),
                 ("threshold", f"{report.config.threshold:g} of the largest"),
                 ("share of prompts", f"{report.config.share:g}"),
-                ("attributions add up to", f"{report.incompleteness:.3%}"),
+                ("attributions add up to within", f"{report.incompleteness:.3%}"),
             ],
             groups=[
                 _Group(
