@@ -1,4 +1,4 @@
-"""The published results: the page says what the files say, and the files are what the code reads."""
+"""The published results: the pages say what the files say, and the files are what the code reads."""
 
 from __future__ import annotations
 
@@ -11,39 +11,49 @@ from benchmarks.results_page import written
 from memedit.evaluation.files import read_report
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "results.md"
+PAGES = (ROOT / "docs" / "results.md", ROOT / "docs" / "results-parameter-editors.md")
 RUNS = sorted(path.parent for path in (ROOT / "docs" / "results").glob("*/results.json"))
 
 COLUMNS = {
-    "reliability": ("reliability", "anywhere"),
-    "generalization": ("generalization", "anywhere"),
-    "portability": ("portability", "anywhere"),
-    "robustness": ("robustness", "anywhere"),
-    "locality": ("locality", "identical"),
+    "reliability": ("free", "reliability", None, "anywhere"),
+    "generalization": ("free", "generalization", None, "anywhere"),
+    "portability": ("free", "portability", None, "anywhere"),
+    "robustness": ("free", "robustness", None, "anywhere"),
+    "locality": ("free", "locality", None, "identical"),
+    "forced edit": ("teacher-forced", "reliability", None, "token accuracy"),
+    "forced paraphrase": ("teacher-forced", "generalization", None, "token accuracy"),
+    "forced neighbour": ("teacher-forced", "locality", None, "token agreement"),
+    "ME-PPL": ("free", "ability", "ME-PPL", None),
+    "MMLU": ("free", "ability", "MMLU", None),
 }
-"""The columns of the page's tables, each with the measure and the reading that it shows."""
+"""The columns of the pages' tables, each with the protocol, the measure, the kind and the reading that it shows."""
 
 
 def rows():
-    """Run, dataset, names of the columns and cells of every row of the page's tables."""
-    run = dataset = None
-    names: list[str] = []
-    for line in PAGE.read_text().splitlines():
-        if match := re.match(r"## (\S+)$", line):
-            run = match[1]
-        elif match := re.match(r"### (\S+:\S+)$", line):
-            dataset = match[1]
-        elif line.startswith("| method"):
-            names = [cell.strip() for cell in line.strip("|").split("|")]
-        elif line.startswith("|") and not line.startswith("|---") and names:
-            yield run, dataset, names, [cell.strip() for cell in line.strip("|").split("|")]
-        elif not line.startswith("|"):
-            names = []
+    """Run, dataset, names of the columns and cells of every row of the pages' tables."""
+    for page in PAGES:
+        run = dataset = None
+        names: list[str] = []
+        for line in page.read_text().splitlines():
+            if match := re.match(r"## (\S+)$", line):
+                run = match[1]
+            elif match := re.match(r"### (\S+:\S+)$", line):
+                dataset = match[1]
+            elif line.startswith("| method"):
+                names = [cell.strip() for cell in line.strip("|").split("|")]
+            elif line.startswith("|") and not line.startswith("|---") and names and "edits" in names:
+                yield run, dataset, names, [cell.strip() for cell in line.strip("|").split("|")]
+            elif not line.startswith("|"):
+                names = []
 
 
 def shown(figure):
     if figure is None:
         return "–"
+    if figure.unit == "perplexity":
+        return f"{figure.value:,.0f}" if figure.value < 1e6 else f"{figure.value:.0e}"
+    if figure.low is None:
+        return f"{100 * figure.value:.0f}"
     return f"{100 * figure.value:.0f} [{100 * figure.low:.0f}–{100 * figure.high:.0f}]"
 
 
@@ -53,15 +63,15 @@ def test_the_tables_are_those_of_the_files():
     for run, dataset, names, cells in rows():
         row = dict(zip(names, cells, strict=True))
         method, edits = row["method"].strip("`"), int(row["edits"].replace(",", ""))
-        for name, (measure, reading) in COLUMNS.items():
+        for name, (protocol, measure, kind, reading) in COLUMNS.items():
             if name in row:
                 found = reports[run].find(
                     dataset=dataset,
                     method=method,
                     edits=edits,
-                    protocol="free",
+                    protocol=protocol,
                     measure=measure,
-                    kind=None,
+                    kind=kind,
                     reading=reading,
                 )
                 assert row[name] == shown(found[0] if found else None), (run, dataset, method, edits, name)

@@ -174,8 +174,12 @@ def test_what_cannot_be_searched_is_told(subject: Subject, tmp_path: Path) -> No
 def test_a_combination_is_set_up_once(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     method = small()
     made: list[Any] = []
+
+    def create(subject: Subject, config: Any = None) -> Any:
+        made.append(config)
+        return method.create(subject, config)
+
+    counting = SimpleNamespace(**{**vars(method), "create": create})
     monkeypatch.setattr("memedit.evaluation.tuning.load_method", lambda _: counting)
-    counting = SimpleNamespace(**vars(method))
-    counting.create = lambda subject, config: made.append(config) or method.create(subject, config)
     tune("ft-m", subject, [case(number) for number in range(6)], out=tmp_path, limit=2)
     assert len(made) == 4 + 3

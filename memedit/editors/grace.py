@@ -63,7 +63,7 @@ INFO = MethodInfo(
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
 
-SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"layer": (0.3, 0.6, 0.9), "epsilon": (0.3, 1.0, 3.0)})
+SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"layer": (0.6, 0.8, 0.9), "epsilon": (3.0, 7.0, 10.0)})
 """What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 Change = Literal["new", "grow", "keep", "split", "replace"]
