@@ -3,7 +3,8 @@
     python -m benchmarks.results_page [--page docs/results.md] [--runs docs/results]
 
 A run is a folder with ``results.json``. Under its heading of the page, ``## <folder>``, one table a dataset takes the
-place of what stood there up to the next heading of that level; what is written elsewhere on the page is left alone.
+place of what stood there up to the next heading of that level; what is written elsewhere on the page is left alone, and
+so are runs that have no such heading.
 Methods that are told the edit have a table of their own.
 """
 
@@ -56,7 +57,7 @@ def _table(report: EvalReport, dataset: str, keys: list[tuple[str, int]]) -> Ite
     for key in keys:
         time = _found(report, dataset, key, *TIME)
         shown = [_percent(cells[key, column]) for column in columns]
-        ratio = "1.00" if key[0] == "base" else "–" if time is None else f"{time.value:.2f}"
+        ratio = "1.00" if key[0] == "base" else "–" if time is None or time.value is None else f"{time.value:.2f}"
         yield f"| `{key[0]}` | {key[1]:,} | {' | '.join(shown)} | {ratio} |"
 
 
@@ -69,7 +70,7 @@ def _found(report: EvalReport, dataset: str, key: tuple[str, int], measure: str,
 
 
 def _percent(figure: Figure | None) -> str:
-    if figure is None:
+    if figure is None or figure.value is None or figure.low is None or figure.high is None:
         return "–"
     return f"{100 * figure.value:.0f} [{100 * figure.low:.0f}–{100 * figure.high:.0f}]"
 
@@ -100,7 +101,8 @@ def main() -> None:
     arguments = parser.parse_args()
     page = arguments.page.read_text(encoding="utf-8")
     for path in sorted(arguments.runs.glob("*/results.json")):
-        page = written(page, path.parent.name, read_report(path))
+        if f"\n## {path.parent.name}\n" in page:
+            page = written(page, path.parent.name, read_report(path))
     arguments.page.write_text(page, encoding="utf-8")
 
 

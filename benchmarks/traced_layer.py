@@ -36,7 +36,7 @@ from memedit.architectures import architecture_of
 from memedit.continuation import continuation
 from memedit.editors.activations import activations
 from memedit.editors.located import FactLocator, LocatedFact
-from memedit.editors.rome import RomeConfig, default_config, direction_of, rank_one_update
+from memedit.editors.rome import RomeConfig, default_config, direction_of, least_update
 from memedit.editors.subject import Subject
 from memedit.editors.target_values import target_values
 from memedit.editors.weights import output_projection
@@ -218,7 +218,8 @@ def changes_of(subject: Subject, tasks: Sequence[Task], config: RomeConfig) -> I
         prompts, places = [row.prompt for row in fact.rows], [row.place for row in fact.rows]
         read = activations(subject.model, prompts, places, sides)
         keys, now = (read[side].double() for side in sides)
-        change = rank_one_update(keys[0], value.double() - now[0], direction_of(keys.mean(dim=0), None))
+        columns = (keys[0], value.double() - now[0], direction_of(keys.mean(dim=0), None))
+        change = least_update(*(column[:, None] for column in columns))
         yield projection.parameter, weight + projection.turned(change).to(weight.dtype)
 
 

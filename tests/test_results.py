@@ -96,8 +96,10 @@ def test_a_published_run_stands_alone(run):
 
 
 def test_the_tables_can_be_written_anew():
-    page = PAGE.read_text(encoding="utf-8")
-    for path in RUNS:
+    page = PAGES[0].read_text(encoding="utf-8")
+    runs = [path for path in RUNS if f"\n## {path.name}\n" in page]
+    assert len(runs) == 2
+    for path in runs:
         assert written(page, path.name, read_report(path / "results.json")) == page
     with pytest.raises(SystemExit, match="no heading '## none'"):
         written(page, "none", read_report(RUNS[0] / "results.json"))
