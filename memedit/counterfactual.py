@@ -58,7 +58,7 @@ __all__ = [
 FORMAT_VERSION = 1
 """The format of saved adapters that is written; this one and every older one is read."""
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 """The wording of `CounterfactualPrompt`; an adapter trained on another is refused."""
 
 MAX_ADAPTER_BYTES = 10_000_000
@@ -66,6 +66,9 @@ MAX_ADAPTER_BYTES = 10_000_000
 
 MAX_QUERY_CHARACTERS = 8_000
 """Of a longer query the end is kept."""
+
+MAX_REPEATED_CHARACTERS = 80
+"""Targets up to this length stand in a fact a second time, in quotation marks."""
 
 MAX_SHOWN_ALIASES = 5
 """How many of a subject's other names are told."""
@@ -192,7 +195,12 @@ class CounterfactualPrompt:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _line(self, edit: Fact) -> str:
-        told = statement(self._neutral(edit.prompt), self._neutral(edit.target))
+        target = self._neutral(edit.target)
+        told = statement(self._neutral(edit.prompt), target)
+        if len(target) <= MAX_REPEATED_CHARACTERS:
+            # Behind a quotation mark a word is cut into the tokens that begin an answer; behind a space it mostly is
+            # another token, and what is not a token of the fact cannot be copied but has to be spelt.
+            told = f'{told} ("{target}")'
         names = [self._neutral(alias) for alias in edit.aliases[:MAX_SHOWN_ALIASES]] if edit.subject else []
         if edit.subject is None or not names:
             return told

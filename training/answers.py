@@ -92,8 +92,8 @@ KINDS: Mapping[str, float] = {
     "reversed": 1.2,
     "chain": 2.0,
     "sentence": 0.5,
-    "long": 1.5,
-    "detail": 0.6,
+    "long": 2.0,
+    "detail": 0.3,
     "irrelevant": 3.2,
 }
 """What is taught, and how often each is drawn."""

@@ -71,7 +71,7 @@ class CounterfactualSettings:
     dev_examples: int = 240
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=700, learning_rate=5e-4, evaluate_every=350, weight_decay=0.0, precision="bfloat16"
+            steps=450, learning_rate=5e-4, evaluate_every=450, weight_decay=0.0, precision="bfloat16"
         )
     )
 
