@@ -14,22 +14,24 @@ __all__ = ["one_writer"]
 
 
 @contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
+def one_writer(folder: Path, *, doing: str = "writing", error: type[Exception] = ConfigError) -> Iterator[None]:
     """Keeps other processes from writing into a folder, for the length of a ``with`` block.
 
     Args:
         folder: The folder, which is there.
+        doing: What is done there, for the message.
+        error: What is raised where another process does it.
 
     Raises:
-        ConfigError: Another one is writing.
+        ConfigError: Another one is writing; or what ``error`` says.
     """
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConfigError(
-            f"Another process is writing into {folder}; wait for it to end, or name another folder."
-        ) from error
+    except Timeout as timeout:
+        raise error(
+            f"Another process is {doing} into {folder}; wait for it to end, or name another folder."
+        ) from timeout
     try:
         yield
     finally:

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from memedit.one_writer import one_writer
 from training.checkpoint import Checkpoint, CheckpointFolder, differences
 from training.errors import CheckpointError, TrainingConfigError, TrainingError
 from training.log import TrainingLog
@@ -104,7 +105,9 @@ def train(
 
     device = device_for(settings)
     cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
-    with _locked(out), torch.random.fork_rng(devices=cuda), _deterministic(device):
+    out.mkdir(parents=True, exist_ok=True)
+    writer = one_writer(out, doing="training", error=CheckpointError)
+    with writer, torch.random.fork_rng(devices=cuda), _deterministic(device):
         folder = CheckpointFolder(out / "checkpoint")
         if fresh:
             folder.clear()
@@ -450,25 +453,6 @@ def _number(value: float | torch.Tensor) -> float:
 def _seed_of(seed: int, what: int | str) -> int:
     """The seed of a step, or of something else: 63 bits of a digest, so that no two of them are alike."""
     return int.from_bytes(hashlib.sha256(f"{seed} {what}".encode()).digest()[:8], "big") >> 1
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keeps other processes from training into the folder."""
-    from filelock import FileLock, Timeout
-
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise CheckpointError(
-            f"Another process is training into {out}; wait for it to end, or name another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
