@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -19,9 +18,11 @@ from memedit.locate.figures import kind_title
 from memedit.locate.lens import Footprint, Lens
 from memedit.locate.neurons import NeuronReport
 from memedit.locate.records import FactTrace
-from memedit.self_contained import content_policy
+from memedit.self_contained import content_policy, page_templates, template_part
 
 __all__ = ["averages_page", "footprint_page", "lens_page", "neurons_page", "trace_page"]
+
+_PACKAGE = "memedit.locate"
 
 _LOSS_TO_GAIN = (
     *("#7f3b08", "#b35806", "#e08214", "#fdb863", "#fee0b6"),
@@ -269,23 +270,11 @@ def footprint_page(found: Sequence[Footprint]) -> str:
 
 
 def _render(page: _Page) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("memedit.locate"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, script = _part("page.css"), _part("page.js")
+    environment = page_templates(_PACKAGE)
+    style, script = template_part(_PACKAGE, "page.css"), template_part(_PACKAGE, "page.js")
     return environment.get_template("page.html.jinja").render(
         page=page, style=style, script=script, policy=content_policy(style, script)
     )
-
-
-def _part(name: str) -> str:
-    return (resources.files("memedit.locate") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _marked(trace: FactTrace) -> list[_Text]:

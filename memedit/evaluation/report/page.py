@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from typing import Any
 
 from memedit.evaluation.figures import EvalReport, Measure
@@ -35,9 +34,11 @@ from memedit.evaluation.report.numbers import (
 )
 from memedit.evaluation.report.plots import KindPlots, PlotGroup
 from memedit.evaluation.report.records import CaseTexts, RecordChoice, records_of
-from memedit.self_contained import content_policy
+from memedit.self_contained import content_policy, page_templates, template_part
 
 __all__ = ["render_page"]
+
+_PACKAGE = "memedit.evaluation.report"
 
 _LONGEST_TEXT = 480
 """Characters of an answer or a prompt that are shown."""
@@ -77,16 +78,8 @@ def render_page(report: EvalReport, results: Results, cases: CaseTexts) -> str:
     Returns:
         The page. The same input gives the same page.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("memedit.evaluation.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, script = _part("page.css"), _part("page.js")
+    environment = page_templates(_PACKAGE)
+    style, script = template_part(_PACKAGE, "page.css"), template_part(_PACKAGE, "page.js")
     looks = plots.looks_of(report)
     environment.filters.update(clipped=_clipped, json_text=_json_text)
     environment.globals.update(
@@ -168,11 +161,6 @@ def _command(report: EvalReport) -> str | None:
     import shlex
 
     return shlex.join(str(word) for word in given)
-
-
-def _part(name: str) -> str:
-    folder = resources.files("memedit.evaluation.report") / "templates"
-    return (folder / name).read_text(encoding="utf-8")
 
 
 def _clipped(text: str | None) -> str:
