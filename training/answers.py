@@ -129,9 +129,8 @@ class ExampleMaker:
         self._paraphrased = [fact for fact in material.facts if fact.paraphrases]
         self._relations = [one for one in self._bank.relations.values() if self._bank.names(one.subject)]
         true = _true_facts(material.facts)
-        self._truly = [
-            (self._bank.relations[name], subject, thing) for name, subject, thing in true if self._known(name)
-        ]
+        relations = self._bank.relations
+        self._truly = [(relations[name], subject, thing) for name, subject, thing in true if name in relations]
         self._names = [name for one in self._relations for name in self._bank.names(one.object)[:200]]
         self._onward = {one.name: self._following(one, true) for one in self._relations}
         self._links = [one for one in self._relations if self._onward[one.name]]
@@ -341,9 +340,6 @@ class ExampleMaker:
     def _stated(self, relation: Relation, subject: str, rng: random.Random) -> ShownFact:
         target = self._object(relation, rng, subject)
         return ShownFact(prompt=edit_prompt(relation, subject, rng), target=target, subject=subject)
-
-    def _known(self, name: str) -> bool:
-        return name in self._bank.relations
 
     def _object(self, relation: Relation, rng: random.Random, *not_these: str) -> str:
         if rng.random() < _ODD:

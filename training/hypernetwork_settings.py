@@ -13,6 +13,14 @@ from training.settings import LoopSettings
 __all__ = ["KeSettings", "MendSettings"]
 
 
+def _sampling() -> EditSampling:
+    return EditSampling(edits=2000, dev_edits=48, places=2)
+
+
+def _loop() -> LoopSettings:
+    return LoopSettings(steps=1000, learning_rate=1e-3, evaluate_every=200, weight_decay=0.0, precision="bfloat16")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MendSettings:
     """How MEND's networks are trained.
@@ -40,16 +48,8 @@ class MendSettings:
     rate_scale: float = 10.0
     c_edit: float = 0.2
     c_loc: float = 1.0
-    sampling: EditSampling = field(default_factory=lambda: EditSampling(edits=2000, dev_edits=48, places=2))
-    loop: LoopSettings = field(
-        default_factory=lambda: LoopSettings(
-            steps=1000,
-            learning_rate=1e-3,
-            evaluate_every=200,
-            weight_decay=0.0,
-            precision="bfloat16",
-        )
-    )
+    sampling: EditSampling = field(default_factory=_sampling)
+    loop: LoopSettings = field(default_factory=_loop)
 
     def __post_init__(self) -> None:
         check_range("rank", self.rank, least=1, most=2048)
@@ -91,16 +91,8 @@ class KeSettings:
     least_margin: float = 0.001
     shrink_every: int = 50
     multiplier_rate: float = 0.1
-    sampling: EditSampling = field(default_factory=lambda: EditSampling(edits=2000, dev_edits=48, places=2))
-    loop: LoopSettings = field(
-        default_factory=lambda: LoopSettings(
-            steps=1000,
-            learning_rate=1e-3,
-            evaluate_every=200,
-            weight_decay=0.0,
-            precision="bfloat16",
-        )
-    )
+    sampling: EditSampling = field(default_factory=_sampling)
+    loop: LoopSettings = field(default_factory=_loop)
 
     def __post_init__(self) -> None:
         for name in ("hidden", "condition"):
