@@ -25,6 +25,7 @@ from memedit.evaluation.figures import CellSummary, EvalReport
 from memedit.evaluation.files import append_result, read_results, write_atomically, write_figures, write_report
 from memedit.evaluation.results import CaseResult, Cell
 from memedit.evaluation.settings import RunSettings, differing
+from memedit.json_object import read_json_object
 from memedit.one_writer import one_writer
 
 __all__ = ["RunFolder"]
@@ -116,12 +117,7 @@ class RunFolder:
         file = self.path / "run.json"
         if not file.is_file():
             return None
-        try:
-            run = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataFileError(f"{file} cannot be read: {error}") from error
-        if not isinstance(run, dict):
-            raise DataFileError(f"{file} is damaged: it holds no JSON object.")
+        run = read_json_object(file)
         if run.get("format") != _FORMAT:
             raise DataFileError(f"{file} has format {run.get('format')!r}; this version reads {_FORMAT}.")
         try:

@@ -27,6 +27,7 @@ from memedit.errors import ConfigError, DataFileError, InvalidCaseError
 from memedit.evaluation.datasets.source import Source
 from memedit.evaluation.files import write_atomically
 from memedit.fingerprints import model_fingerprint
+from memedit.json_object import read_json_object
 from memedit.locate.answers import answers_known
 from memedit.locate.averages import Averages, averages_of
 from memedit.locate.precision import computing
@@ -109,7 +110,7 @@ class TraceFolder:
         """
         file = self.path / "run.json"
         if file.is_file():
-            held = _read(file)
+            held = read_json_object(file)
             changed = sorted(name for name in {*held, *settings} if held.get(name) != settings.get(name))
             if changed:
                 told = ", ".join(f"{name} ({held.get(name)!r} there)" for name in changed)
@@ -125,7 +126,7 @@ class TraceFolder:
         file = self.path / "known.json"
         if not file.is_file():
             return _Asked()
-        held = _read(file)
+        held = read_json_object(file)
         try:
             return _Asked(asked=held["asked"], known=tuple(held["known"]), unreadable=tuple(held.get("unreadable", ())))
         except (KeyError, TypeError) as error:
@@ -145,7 +146,7 @@ class TraceFolder:
         if not file.is_file():
             return None
         try:
-            return FactTrace.from_json(_read(file))
+            return FactTrace.from_json(read_json_object(file))
         except DataFileError as error:
             raise DataFileError(f"{file}: {error}. Delete it, and the fact is traced again.") from error
 
@@ -220,7 +221,7 @@ def traced_layer(path: Path, *, fingerprint: str) -> int:
         DataFileError: It holds no averages, or none of MLPs.
         ConfigError: Its traces are of another model.
     """
-    held, averages = _read(path / "run.json"), _read(path / "averages.json")
+    held, averages = read_json_object(path / "run.json"), read_json_object(path / "averages.json")
     if held.get("fingerprint") != fingerprint:
         raise ConfigError(f"{path} holds traces of another model, {held.get('model')!r}; trace this one.")
     try:
@@ -255,16 +256,6 @@ def _readable(fact: Fact) -> bool:
 def _digest(facts: Sequence[Fact]) -> str:
     whole = json.dumps([asdict(fact) for fact in facts], ensure_ascii=False)
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataFileError(f"{file} cannot be read: {error}") from error
-    if not isinstance(held, dict):
-        raise DataFileError(f"{file} is damaged: it holds no JSON object.")
-    return held
 
 
 def _silent(_: str, __: int, ___: int | None) -> None:
