@@ -1,38 +1,75 @@
-"""Writes the tables of docs/results.md anew from the runs that are kept beside it.
+"""Writes the tables of the pages of results anew from the runs that are kept beside them.
 
-    python -m benchmarks.results_page [--page docs/results.md] [--runs docs/results]
+    python -m benchmarks.results_page [--docs docs]
 
-A run is a folder with ``results.json``. Under its heading of the page, ``## <folder>``, one table a dataset takes the
-place of what stood there up to the next heading of that level; what is written elsewhere on the page is left alone, and
-so are runs that have no such heading.
-Methods that are told the edit have a table of their own.
+A run is a folder of ``docs/results`` with ``results.json``. Under its heading of a page, ``## <folder>``, one table a
+dataset takes the place of the tables that stand there; the text around them is left alone, and so are runs that have no
+such heading. Methods that are told the edit have a table of their own.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from memedit.evaluation.figures import EvalReport, Figure
 from memedit.evaluation.files import read_report
 
 ROOT = Path(__file__).parent.parent
-COLUMNS = {
-    "reliability": ("reliability", "anywhere"),
-    "generalization": ("generalization", "anywhere"),
-    "portability": ("portability", "anywhere"),
-    "robustness": ("robustness", "anywhere"),
-    "locality": ("locality", "identical"),
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a column shows.
+
+    Attributes:
+        measure: The measure.
+        reading: The reading; None for measures that have none.
+        kind: The kind; None for all together.
+        protocol: The protocol.
+    """
+
+    measure: str
+    reading: str | None = None
+    kind: str | None = None
+    protocol: str = "free"
+
+
+FREE = {
+    "reliability": Column("reliability", "anywhere"),
+    "generalization": Column("generalization", "anywhere"),
+    "portability": Column("portability", "anywhere"),
+    "robustness": Column("robustness", "anywhere"),
+    "locality": Column("locality", "identical"),
 }
-"""Each column with the measure and the reading that it shows."""
+FORCED = {
+    "forced edit": Column("reliability", "token accuracy", protocol="teacher-forced"),
+    "forced paraphrase": Column("generalization", "token accuracy", protocol="teacher-forced"),
+    "forced neighbour": Column("locality", "token agreement", protocol="teacher-forced"),
+}
+ABILITY = {"ME-PPL": Column("ability", kind="ME-PPL"), "MMLU": Column("ability", kind="MMLU")}
 
-TIME = ("efficiency", "answer seconds, ratio to base")
+PAGES: Mapping[str, tuple[Mapping[str, Column], str, Column]] = {
+    "results.md": (FREE, "time", Column("efficiency", kind="answer seconds, ratio to base")),
+    "results-parameter-editors.md": (
+        FREE | FORCED | ABILITY,
+        "seconds",
+        Column("efficiency", kind="seconds an edit"),
+    ),
+}
+"""For each page its columns (those that a run has nothing for are left out) and the last one, of plain numbers."""
 
 
-def tables(report: EvalReport) -> Iterator[str]:
-    """The lines of a run's tables, by dataset."""
+def tables(report: EvalReport, page: str) -> Iterator[str]:
+    """The lines of a run's tables, by dataset.
+
+    Args:
+        report: The run.
+        page: The name of the page, which says what the columns are.
+    """
     every = [figure for figure in report.figures if figure.protocol == "free" and figure.measure == "reliability"]
     for dataset in sorted({figure.dataset for figure in every}):
         of_dataset = [figure for figure in every if figure.dataset == dataset]
@@ -41,69 +78,94 @@ def tables(report: EvalReport) -> Iterator[str]:
             keys = dict.fromkeys((one.method, one.edits) for one in of_dataset if one.comparability in groups)
             if keys:
                 yield from ((title, "") if title else ())
-                yield from _table(report, dataset, list(keys))
+                yield from _table(report, dataset, list(keys), page)
                 yield ""
 
 
-def _table(report: EvalReport, dataset: str, keys: list[tuple[str, int]]) -> Iterator[str]:
-    cells = {
-        (key, column): _found(report, dataset, key, measure, reading)
-        for key in keys
-        for column, (measure, reading) in COLUMNS.items()
-    }
-    columns = [column for column in COLUMNS if any(cells[key, column] for key in keys)]
-    yield f"| method | edits | {' | '.join(columns)} | time |"
-    yield f"|---|{'---:|' * (len(columns) + 2)}"
+def _table(report: EvalReport, dataset: str, keys: list[tuple[str, int]], page: str) -> Iterator[str]:
+    columns, last, plain = PAGES[page]
+    cells = {(key, name): _found(report, dataset, key, column) for key in keys for name, column in columns.items()}
+    names = [name for name in columns if any(cells[key, name] for key in keys)]
+    yield f"| method | edits | {' | '.join(names)} | {last} |"
+    yield f"|---|{'---:|' * (len(names) + 2)}"
     for key in keys:
-        time = _found(report, dataset, key, *TIME)
-        shown = [_percent(cells[key, column]) for column in columns]
-        ratio = "1.00" if key[0] == "base" else "–" if time is None or time.value is None else f"{time.value:.2f}"
-        yield f"| `{key[0]}` | {key[1]:,} | {' | '.join(shown)} | {ratio} |"
+        shown = [_told(cells[key, name]) for name in names]
+        yield f"| `{key[0]}` | {key[1]:,} | {' | '.join(shown)} | {_plain(report, dataset, key, plain)} |"
 
 
-def _found(report: EvalReport, dataset: str, key: tuple[str, int], measure: str, name: str) -> Figure | None:
-    method, edits = key
-    wanted = {"dataset": dataset, "method": method, "edits": edits, "protocol": "free", "measure": measure}
-    # efficiency's figures are told apart by kind, the others' readings are of all kinds together
-    found = report.find(**wanted, **({"kind": name} if measure == "efficiency" else {"kind": None, "reading": name}))
+def _found(report: EvalReport, dataset: str, key: tuple[str, int], column: Column) -> Figure | None:
+    found = report.find(
+        dataset=dataset,
+        method=key[0],
+        edits=key[1],
+        protocol=column.protocol,
+        measure=column.measure,
+        kind=column.kind,
+        reading=column.reading,
+    )
     return found[0] if found else None
 
 
-def _percent(figure: Figure | None) -> str:
-    if figure is None or figure.value is None or figure.low is None or figure.high is None:
+def _told(figure: Figure | None) -> str:
+    """Percent, with an interval where there is one; a perplexity as it is."""
+    if figure is None or figure.value is None:
         return "–"
-    return f"{100 * figure.value:.0f} [{100 * figure.low:.0f}–{100 * figure.high:.0f}]"
+    if figure.unit == "perplexity":
+        return f"{figure.value:,.0f}" if figure.value < 1e6 else f"{figure.value:.0e}"
+    share = f"{100 * figure.value:.0f}"
+    if figure.low is None or figure.high is None:
+        return share
+    return f"{share} [{100 * figure.low:.0f}–{100 * figure.high:.0f}]"
 
 
-def written(page: str, run: str, report: EvalReport) -> str:
-    """The page with a run's tables in the place of those that stand under its heading.
+def _plain(report: EvalReport, dataset: str, key: tuple[str, int], column: Column) -> str:
+    """A number of the last column; the unedited model is edited in no time, and is its own measure."""
+    ratio = column.kind == "answer seconds, ratio to base"
+    if key[0] == "base":
+        return "1.00" if ratio else "–"
+    figure = _found(report, dataset, key, column)
+    if figure is None or figure.value is None:
+        return "–"
+    return f"{figure.value:.2f}" if ratio else f"{figure.value:.1f}"
+
+
+def written(text: str, run: str, report: EvalReport, page: str) -> str:
+    """The text of a page with a run's tables in the place of those that stand under its heading.
 
     Args:
-        page: Its text.
+        text: The text.
         run: The heading.
         report: The run.
+        page: The page's name.
 
     Raises:
-        SystemExit: The page has no such heading.
+        SystemExit: The page has no such heading, or no table stands under it.
     """
     section = re.compile(rf"(?ms)^## {re.escape(run)}\n.*?(?=^## |\Z)")
-    if not section.search(page):
-        raise SystemExit(f"the page has no heading '## {run}'; write one where the run's tables are to stand")
-    lines = "\n".join((f"## {run}", "", *tables(report)))
-    return section.sub(lambda _: f"{lines}\n", page)
+    if not section.search(text):
+        raise SystemExit(f"{page} has no heading '## {run}'; write one where the run's tables are to stand")
+    # from the first dataset's heading to the last line of a table
+    old = re.compile(r"(?ms)^### .*^\|[^\n]*\n")
+    found = section.search(text)
+    if found is None or not old.search(found[0]):
+        raise SystemExit(
+            f"{page} has no table under '## {run}'; write '### dataset' and a line '|' where they are to stand"
+        )
+    lines = "\n".join(tables(report, page)).rstrip("\n")
+    return section.sub(lambda match: old.sub(lambda _: f"{lines}\n", match[0]), text)
 
 
 def main() -> None:
-    """Rewrites the page."""
+    """Rewrites the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
-    parser.add_argument("--runs", type=Path, default=ROOT / "docs" / "results")
-    arguments = parser.parse_args()
-    page = arguments.page.read_text(encoding="utf-8")
-    for path in sorted(arguments.runs.glob("*/results.json")):
-        if f"\n## {path.parent.name}\n" in page:
-            page = written(page, path.parent.name, read_report(path))
-    arguments.page.write_text(page, encoding="utf-8")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="the folder of the pages")
+    folder: Path = parser.parse_args().docs
+    for page in PAGES:
+        text = (folder / page).read_text(encoding="utf-8")
+        for path in sorted(folder.glob("results/*/results.json")):
+            if f"\n## {path.parent.name}\n" in text:
+                text = written(text, path.parent.name, read_report(path), page)
+        (folder / page).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
