@@ -247,6 +247,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=LIMIT, help="most probes of a kind; 0 for all")
     parser.add_argument("--end-to-end", action="store_true")
     parser.add_argument("--distractors", type=int, default=DISTRACTORS, help="end to end: edits of the training split")
+    parser.add_argument("--refuse-from", type=float, help="from when on serac leaves a query to the base model")
     parser.add_argument("--scope", default="shipped", help="end to end: shipped, similarity, or a folder")
     parser.add_argument("--dtype", default="auto", help="the models' precision")
     parser.add_argument("--failures", type=Path, help="where failing records are written")
@@ -260,7 +261,9 @@ def main() -> None:
     for name in arguments.answerers.split(","):
         if name == "serac":
             model = CounterfactualModel.load(arguments.weights, dtype=arguments.dtype)
-            responder = CounterfactualResponder(model, subject.model, subject.tokenizer)
+            responder = CounterfactualResponder(
+                model, subject.model, subject.tokenizer, refuse_from=arguments.refuse_from
+            )
             router = scoped_router(chosen_scope(arguments.scope, Path(resolve(ENCODER))))
             editors[name] = MemoryEditor(serac.INFO, subject, responder, router=router)
         elif name != "base":

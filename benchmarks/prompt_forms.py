@@ -159,7 +159,7 @@ def held_out(data: Path, records: int) -> list[tuple[str, Probe]]:
     from training.wording import asked
 
     _, material, _ = gather(data)
-    maker = ExampleMaker(material, answers=(), seed=11)
+    maker = ExampleMaker(material, pairs=None, seed=11)
     found: dict[str, list[Probe]] = {kind: [] for kind in (*IN_SCOPE, *NEAR)}
     number = 0
     while any(len(found[kind]) < records for kind in IN_SCOPE):
@@ -167,7 +167,9 @@ def held_out(data: Path, records: int) -> list[tuple[str, Probe]]:
         probes = found.get(example.kind, [])
         if example.conversational and example.kind in IN_SCOPE and len(probes) < records:
             shown = example.facts[0]
-            answer = example.answer.split(".")[0] if example.kind in ("yes", "no") else example.answer.rstrip(".")
+            answer = example.answer.rstrip(".")
+            if example.kind in ("yes", "no"):
+                answer = answer.partition(",")[0]
             probes.append(Probe(example.query, shown.prompt, shown.target, shown.subject or "", shown.aliases, answer))
     rng = random.Random(11)
     related = [fact for fact in material.facts if fact.relation in material.bank.relations]

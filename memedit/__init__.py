@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from memedit.prompts import CHAT_FORM, IKE_FORM, PLAIN_FORM, RAW_FORM, InContextForm
     from memedit.pulling import pull, resolve
     from memedit.queries import Query, conversation_query, question_query
-    from memedit.responders import InContextResponder, Responder
+    from memedit.responders import ConfirmingResponder, InContextResponder, Responder
     from memedit.routing import Candidate, Decision, Router
     from memory_store import Edit, EditMemory
 
@@ -63,6 +63,7 @@ __all__ = [
     "Candidate",
     "ChecksumError",
     "ConfigError",
+    "ConfirmingResponder",
     "DataFileError",
     "Decision",
     "Demonstration",
@@ -127,7 +128,7 @@ _HOMES = {
     "memedit.prompts": ("CHAT_FORM", "IKE_FORM", "PLAIN_FORM", "RAW_FORM", "InContextForm"),
     "memedit.pulling": ("pull", "resolve"),
     "memedit.queries": ("Query", "conversation_query", "question_query"),
-    "memedit.responders": ("InContextResponder", "Responder"),
+    "memedit.responders": ("ConfirmingResponder", "InContextResponder", "Responder"),
     "memedit.routing": ("Candidate", "Decision", "Router"),
     "memory_store": ("Edit", "EditMemory"),
 }

@@ -1,7 +1,8 @@
 """The counterfactual model: a small language model that answers as if some facts were true.
 
 SERAC's second half (Mitchell et al. 2022, Memory-Based Model Editing at Scale, section 3.1): it reads the edits and the
-query, and nothing of the base model, so that any base model can be served. It is a small instruct model with a low-rank
+query, and nothing of the base model, so that any base model can be served. Unlike SERAC's it also says when no edit
+answers the query after all: its answer is then the end of text at once. It is a small instruct model with a low-rank
 adapter (LoRA, Hu et al. 2021) of its own. A folder holds the adapter, in two files:
 
 - ``counterfactual.json``: ``format_version``; ``base``, the name and the fingerprint of the model that the adapter
@@ -32,7 +33,7 @@ from classifiers.saved_folder import SavedFolder
 from memedit.chat_format import ChatFormat
 from memedit.errors import ConfigError, DataFileError, ModelNotFoundError, UnsupportedCallError
 from memedit.fingerprints import model_fingerprint
-from memedit.passes import max_positions, pad_left
+from memedit.passes import logits_of, max_positions, pad_left
 from memedit.pretrained import load_model
 from memedit.prompts import Fact, Neutraliser, Segment, context_ids, statement
 
@@ -58,8 +59,8 @@ __all__ = [
 FORMAT_VERSION = 1
 """The format of saved adapters that is written; this one and every older one is read."""
 
-PROMPT_VERSION = 2
-"""The wording of `CounterfactualPrompt`; an adapter trained on another is refused."""
+PROMPT_VERSION = 3
+"""The wording of `CounterfactualPrompt`, and what an empty answer means; an adapter trained on another is refused."""
 
 MAX_ADAPTER_BYTES = 10_000_000
 """The most that the tensors of an adapter take."""
@@ -178,6 +179,7 @@ class CounterfactualPrompt:
         Args:
             query: The query that was given to `ids`.
             answer: Its answer. Behind a plain text it is joined as the text goes on: with a space where one is due.
+                Empty where no fact answers the query.
             conversational: As it was given to `ids`.
 
         Returns:
@@ -261,7 +263,7 @@ class Request:
 
 
 class CounterfactualModel:
-    """A small language model that answers as if the facts it is given were true.
+    """A small language model that answers as if the facts it is given were true, and says nothing where none answers.
 
     Attributes:
         model: A decoder-only ``transformers`` model, adapter and all.
@@ -350,11 +352,36 @@ class CounterfactualModel:
         texts = self.complete(read, max_new_tokens=max_new_tokens, sampling=sampling)
         return [_cut(text, stop) for text in texts]
 
+    def refusals(self, requests: Sequence[Request]) -> list[float]:
+        """How probable it is that the facts of a request do not answer it: that nothing is the answer.
+
+        Args:
+            requests: What is asked; what is begun of an answer is left out of account.
+
+        Returns:
+            One probability a request, that of the end of text at once.
+
+        Raises:
+            UnsupportedCallError: A request is longer than the model reads.
+        """
+        import torch
+
+        read = [self.prompt.ids(one.edits, one.query, conversational=one.conversational) for one in requests]
+        self._check_lengths(read, 1)
+        end = self.tokenizer.eos_token_id
+        found: dict[int, float] = {}
+        for batch in _batches(read, 1):
+            with torch.inference_mode():
+                logits = logits_of(self.model, [read[place] for place in batch], keep=1, pad=end)[:, -1]
+            found.update(zip(batch, torch.softmax(logits.float(), dim=-1)[:, end].tolist(), strict=True))
+        return [found[place] for place in range(len(read))]
+
     def complete(
         self,
         prompts: Sequence[Sequence[int]],
         *,
         max_new_tokens: int = DEFAULT_ANSWER_TOKENS,
+        least: int = 0,
         sampling: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """Go on from prompts that `CounterfactualPrompt.ids` has worded.
@@ -362,6 +389,7 @@ class CounterfactualModel:
         Args:
             prompts: Token ids.
             max_new_tokens: The most tokens of a continuation.
+            least: The fewest.
             sampling: Options of ``generate`` that say how to sample. The random numbers that the caller draws
                 afterwards are the same as without this call.
 
@@ -371,22 +399,22 @@ class CounterfactualModel:
         Raises:
             UnsupportedCallError: A prompt is longer than the model reads.
         """
-        longest = max_positions(self.model)
-        for ids in prompts:
-            if longest is not None and len(ids) + max_new_tokens > longest:
-                raise UnsupportedCallError(
-                    f"the counterfactual model {self.name} reads {longest} tokens, and is to read {len(ids)} and say "
-                    f"{max_new_tokens} more; shorten the prompt or the edit's text, or ask for fewer new tokens"
-                )
-        order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+        self._check_lengths(prompts, max_new_tokens)
         texts: dict[int, str] = {}
         with self._drawing(sampling):
-            while order:
-                size = max(1, BATCH_TOKENS // (len(prompts[order[0]]) + max_new_tokens))
-                batch, order = order[:size], order[size:]
-                said = self._generate([prompts[place] for place in batch], max_new_tokens, sampling)
+            for batch in _batches(prompts, max_new_tokens):
+                said = self._generate([prompts[place] for place in batch], max_new_tokens, least, sampling)
                 texts.update(zip(batch, said, strict=True))
         return [texts[place] for place in range(len(prompts))]
+
+    def _check_lengths(self, prompts: Sequence[Sequence[int]], more: int) -> None:
+        longest = max_positions(self.model)
+        for ids in prompts:
+            if longest is not None and len(ids) + more > longest:
+                raise UnsupportedCallError(
+                    f"the counterfactual model {self.name} reads {longest} tokens, and is to read {len(ids)} and say "
+                    f"{more} more; shorten the prompt or the edit's text, or ask for fewer new tokens"
+                )
 
     @contextmanager
     def _drawing(self, sampling: Mapping[str, Any] | None) -> Iterator[None]:
@@ -401,7 +429,7 @@ class CounterfactualModel:
             yield
 
     def _generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Mapping[str, Any] | None
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, least: int, sampling: Mapping[str, Any] | None
     ) -> list[str]:
         import torch
 
@@ -413,6 +441,7 @@ class CounterfactualModel:
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,
+                min_new_tokens=least,
                 eos_token_id=end,
                 pad_token_id=pad,
                 **{**GREEDY, **(sampling or {})},
@@ -422,6 +451,15 @@ class CounterfactualModel:
             kept = row[: row.index(end)] if end in row else row
             texts.append(self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         return texts
+
+
+def _batches(prompts: Sequence[Sequence[int]], more: int) -> Iterator[list[int]]:
+    """The places of prompts, the longest first, as many together as fit with so many tokens behind each."""
+    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    while order:
+        size = max(1, BATCH_TOKENS // (len(prompts[order[0]]) + more))
+        yield order[:size]
+        order = order[size:]
 
 
 def shipped_folder() -> Path:
@@ -567,7 +605,7 @@ def _end_of(query: str) -> str:
 def _joined(text: str, answer: str) -> str:
     """An answer as a text goes on with it."""
     last, first = text[-1:], answer[:1]
-    glued = not last or last.isspace() or first.isspace() or first in _CLOSES
+    glued = not answer or not last or last.isspace() or first.isspace() or first in _CLOSES
     without_spaces = last != "" and unicodedata.east_asian_width(last) in {"W", "F"}
     return answer if glued or without_spaces else f" {answer}"
 

@@ -9,11 +9,14 @@ This file knows the two vocabularies, not how an edit was chosen.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from memedit.chat_format import Turn
 from memedit.counterfactual import CounterfactualModel, Request
+from memedit.errors import ConfigError
 from memedit.injection import Context, Insertion, StopTokens
 from memedit.queries import is_elliptical
 from memedit.recital import Script, Writing
@@ -28,6 +31,9 @@ _REMEMBERED_TOKENS = 16
 _UNLIMITED_TOKENS = 256
 """How long a script may be where the caller sets no limit that is known."""
 
+_REMEMBERED_REFUSALS = 512
+"""How many of these probabilities are kept: `ask` decides and then generates, and a prompt is read once for both."""
+
 
 class CounterfactualResponder:
     """Lets the counterfactual model answer.
@@ -36,14 +42,28 @@ class CounterfactualResponder:
         counterfactual: The counterfactual model.
         model: The base model.
         tokenizer: The base model's tokenizer.
+        refuse_from: The probability, that the edits do not answer a query, from which on they are taken not to govern
+            it; None to answer whatever the router finds governed. It mends a router that goes by similarity; the
+            trained scope classifier knows better.
+
+    Raises:
+        ConfigError: ``refuse_from`` is no probability.
     """
 
-    def __init__(self, counterfactual: CounterfactualModel, model: Any, tokenizer: Any) -> None:
+    def __init__(
+        self, counterfactual: CounterfactualModel, model: Any, tokenizer: Any, *, refuse_from: float | None = None
+    ) -> None:
+        if refuse_from is not None and not 0.0 <= refuse_from <= 1.0:
+            raise ConfigError(f"refuse_from must be a probability, from 0 to 1, or None, given {refuse_from}")
+        self.refuse_from = refuse_from
         self.counterfactual = counterfactual
         self.shares_vocabulary = _same_vocabulary(counterfactual, model, tokenizer)
         self._reader = PromptReader(tokenizer)
         ends = model.generation_config.eos_token_id
-        known = counterfactual.tokenizer.eos_token_id in (ends if isinstance(ends, list) else [ends])
+        ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+        known = counterfactual.tokenizer.eos_token_id in ends
+        self._ends = tuple(dict.fromkeys((counterfactual.tokenizer.eos_token_id, *ends)))
+        self._refusals: dict[Request, float] = {}
         self._stop = None if known else StopTokens((counterfactual.tokenizer.eos_token_id,), frozenset())
 
     @property
@@ -55,6 +75,39 @@ class CounterfactualResponder:
     def model(self) -> Any | None:
         """The counterfactual model where it has the base model's vocabulary; else None, and contexts hold scripts."""
         return self.counterfactual.model if self.shares_vocabulary else None
+
+    def confirm(self, prompts: Sequence[RowPrompt], decisions: Sequence[Decision]) -> list[Decision]:
+        """The counterfactual model reads query and edits: where they do not answer the query, no edit governs it."""
+        if self.refuse_from is None:
+            return list(decisions)
+        started = time.perf_counter()
+        requests = {
+            place: replace(self._request(prompt, decision, _asked(prompt)), begun="")
+            for place, (prompt, decision) in enumerate(zip(prompts, decisions, strict=True))
+            if decision.governed
+        }
+        known = self._refusals  # other threads may put another in its place meanwhile, and never change this one
+        new = [one for one in dict.fromkeys(requests.values()) if one not in known]
+        known = {**known, **(dict(zip(new, self.counterfactual.refusals(new), strict=True)) if new else {})}
+        refusals = {place: known[one] for place, one in requests.items()}
+        self._refusals = dict(list(known.items())[-_REMEMBERED_REFUSALS:])
+        seconds = time.perf_counter() - started
+        return [
+            self._confirmed(decision, refusals[place], seconds) if place in refusals else decision
+            for place, decision in enumerate(decisions)
+        ]
+
+    def _confirmed(self, decision: Decision, refusal: float, seconds: float) -> Decision:
+        """The decision with what the reading cost; where the edits do not answer the query, with none."""
+        decision = replace(decision, timings=replace(decision.timings, confirm=seconds))
+        if self.refuse_from is None or refusal < self.refuse_from:
+            return decision
+        return replace(
+            decision,
+            edits=(),
+            reason=f"{decision.reason}; but the counterfactual model, which would have to answer, finds that the edit "
+            f"does not answer it (probability {refusal:.3f})",
+        )
 
     def context(self, prompt: RowPrompt, decision: Decision) -> Context:
         """The counterfactual model's own prompt in place of a conversation, or the facts before a plain text.
@@ -68,7 +121,8 @@ class CounterfactualResponder:
         reads = self.counterfactual.prompt.ids(
             request.edits, request.query, conversational=request.conversational, begun=request.begun
         )
-        return Context((), script=Script(self, tuple(reads), prompt.ids[-_REMEMBERED_TOKENS:]))
+        script = Script(self, tuple(reads), prompt.ids[-_REMEMBERED_TOKENS:], may_be_empty=bool(request.begun))
+        return Context((), script=script)
 
     def write(self, scripts: Sequence[Script], writing: Writing) -> list[list[tuple[int, ...]]]:
         """Answer what some scripts read, in tokens of the base model.
@@ -82,17 +136,21 @@ class CounterfactualResponder:
         """
         # one text seldom takes more than twice as many tokens in one vocabulary as in another
         limit = _UNLIMITED_TOKENS if writing.limit is None else 2 * writing.limit + 8
-        texts = iter(
-            self.counterfactual.complete(
-                [script.reads for script in scripts for _ in range(writing.copies)],
-                max_new_tokens=limit,
-                sampling=writing.sampling,
+        found: dict[int, list[tuple[int, ...]]] = {}
+        for may_be_empty in (False, True):
+            places = [place for place, script in enumerate(scripts) if script.may_be_empty == may_be_empty]
+            texts = iter(
+                self.counterfactual.complete(
+                    [scripts[place].reads for place in places for _ in range(writing.copies)],
+                    max_new_tokens=limit,
+                    least=0 if may_be_empty else 1,
+                    sampling=writing.sampling,
+                )
             )
-        )
-        return [
-            [self._in_base_tokens(script.behind, next(texts).rstrip()) for _ in range(writing.copies)]
-            for script in scripts
-        ]
+            for place in places:
+                behind = scripts[place].behind
+                found[place] = [self._in_base_tokens(behind, next(texts).rstrip()) for _ in range(writing.copies)]
+        return [found[place] for place in range(len(scripts))]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The counterfactual model's token ids as text."""
@@ -102,12 +160,13 @@ class CounterfactualResponder:
         if asked is None:
             position = 1 if prompt.ids[:1] == (self._reader.tokenizer.bos_token_id,) else 0
             facts = self.counterfactual.prompt.facts_ids(decision.edits)
-            return Context((Insertion(position, tuple(facts)),), self._stop)
+            return Context((Insertion(position, tuple(facts)),), self._stop, self._ends)
         answer = _begun(prompt)
         own = len(prompt.ids) if answer is None else self._reader.token_at(prompt.ids, answer.start)
         request = self._request(prompt, decision, asked)
         read = self.counterfactual.prompt.ids(request.edits, request.query, conversational=True)
-        return Context((Insertion(0, tuple(read), replaces=own),), self._stop)
+        # an answer that is begun may be whole already
+        return Context((Insertion(0, tuple(read), replaces=own),), self._stop, () if request.begun else self._ends)
 
     def _request(self, prompt: RowPrompt, decision: Decision, asked: Turn | None) -> Request:
         if asked is None:

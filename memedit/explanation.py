@@ -80,6 +80,7 @@ class Explanation:
         lines.append(
             f"cost         {self.context_tokens} context tokens before {self.prompt_tokens} of the prompt; "
             f"routing {timings.total * 1000:.1f} ms (encode {timings.encode * 1000:.1f}, "
-            f"search {timings.search * 1000:.1f}, classify {timings.classify * 1000:.1f})"
+            f"search {timings.search * 1000:.1f}, classify {timings.classify * 1000:.1f}"
+            f"{f', confirm {timings.confirm * 1000:.1f}' if timings.confirm else ''})"
         )
         return "\n".join(lines)

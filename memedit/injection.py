@@ -73,12 +73,14 @@ class Context:
     Attributes:
         insertions: What is spliced into the row.
         stop: Where its continuation ends early, if anywhere.
+        not_first: Tokens that its continuation does not begin with.
         script: What it continues with, in place of what a model of the base model's vocabulary would say; nothing is
             spliced into such a row.
     """
 
     insertions: tuple[Insertion, ...]
     stop: StopTokens | None = None
+    not_first: tuple[int, ...] = ()
     script: Script | None = None
 
     @property
@@ -295,7 +297,10 @@ class ContextInjection:
             **({"position_ids": places} if self._takes_positions else {}),
             **kwargs,
         )
-        if not first or input_ids.shape[1] > self._width:
+        if first and input_ids.shape[1] == self._width:
+            for place, row in enumerate(rows):
+                outputs.logits[place, -1, list(self._contexts[row // expansion].not_first)] = float("-inf")
+        else:
             for place, newest in enumerate(chosen[:, -1].tolist()):
                 stop = self._contexts[rows[place] // expansion].stop
                 if stop is not None and newest not in stop.blank:

@@ -24,7 +24,7 @@ from memedit.modes import Mode, ModeChoice, choose_mode
 from memedit.passes import max_positions
 from memedit.queries import Query
 from memedit.recital import Writing
-from memedit.responders import Responder
+from memedit.responders import Responder, confirmed
 from memedit.routing import Decision, Router, RoutingTimings
 from memedit.rows import PromptReader, RowPrompt
 from memory_store import AddManyReport, Edit, EditMemory
@@ -510,12 +510,13 @@ class EditedModel:
             return [self._ungoverned(prompt, "edits are disabled here") for prompt in prompts]
         asked = [prompt.query for prompt in prompts if prompt.query is not None]
         routed = iter(self.router.route(asked, thorough=thorough))
-        return [
+        decisions = [
             next(routed)
             if prompt.query is not None
             else self._ungoverned(prompt, "no question was found in the prompt")
             for prompt in prompts
         ]
+        return confirmed(self.responder, prompts, decisions)
 
     def _ungoverned(self, prompt: RowPrompt, reason: str) -> Decision:
         query = prompt.query if prompt.query is not None else Query(text=prompt.text, windows=())

@@ -31,7 +31,7 @@ from memedit.passes import pad_left
 from memedit.pulling import cache_folder
 from memedit.queries import Query
 from memedit.recital import Writing
-from memedit.responders import InContextResponder, Responder
+from memedit.responders import InContextResponder, Responder, confirmed
 from memedit.routing import Candidate, Decision, RoutingTimings
 from memedit.rows import PromptReader
 from memory_store import Edit
@@ -214,9 +214,12 @@ def _answers(model: Any, tokenizer: Any, responder: Responder, asked: Sequence[t
     for begin in range(0, len(asked), _BATCH):
         batch = asked[begin : begin + _BATCH]
         rows = [reader.read(_prompt_ids(tokenizer, text, chats=chats)) for _, text in batch]
+        told = [_told(fact, text, _UNLIKE if text == fact.near_miss else _LIKE) for fact, text in batch]
+        decisions = confirmed(responder, rows, told)
         contexts = {
-            place: responder.context(row, _told(fact, text, _UNLIKE if text == fact.near_miss else _LIKE))
-            for place, (row, (fact, text)) in enumerate(zip(rows, batch, strict=True))
+            place: responder.context(row, decision)
+            for place, (row, decision) in enumerate(zip(rows, decisions, strict=True))
+            if decision.governed
         }
         ends = model.generation_config.eos_token_id
         end = (ends[0] if isinstance(ends, list) else ends) if ends is not None else tokenizer.eos_token_id

@@ -70,11 +70,13 @@ class Script:
         writer: What writes it.
         reads: What the writer reads, in its own token ids.
         behind: The last of the row's own token ids, which the script goes on from.
+        may_be_empty: Whether there may be nothing left to say.
     """
 
     writer: ScriptWriter
     reads: tuple[int, ...]
     behind: tuple[int, ...]
+    may_be_empty: bool = False
 
     @property
     def seen(self) -> str:

@@ -9,7 +9,8 @@ This file knows the words of a prompt, not how an edit was chosen nor how tokens
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from memedit.chat_format import ChatFormat
 from memedit.demonstrations import Demonstration, DemonstrationSet
@@ -27,7 +28,7 @@ from memedit.prompts import (
 from memedit.routing import Decision
 from memedit.rows import PromptReader, RowPrompt
 
-__all__ = ["InContextResponder", "Responder"]
+__all__ = ["ConfirmingResponder", "InContextResponder", "Responder", "confirmed"]
 
 
 class Responder(Protocol):
@@ -46,8 +47,35 @@ class Responder(Protocol):
 
         Args:
             prompt: The row.
-            decision: The router's, with the edits that govern the row, best first.
+            decision: With the edits that govern the row, best first.
         """
+
+
+@runtime_checkable
+class ConfirmingResponder(Responder, Protocol):
+    """A responder that reads query and edit together first, and may find that they do not belong together."""
+
+    def confirm(self, prompts: Sequence[RowPrompt], decisions: Sequence[Decision]) -> list[Decision]:
+        """The decisions as they stand after that reading.
+
+        Where an edit does not answer the query after all, no edit governs it, and the base model answers. A row that
+        was not governed never becomes so.
+
+        Args:
+            prompts: The rows.
+            decisions: The router's, one a row.
+        """
+
+
+def confirmed(responder: Responder, prompts: Sequence[RowPrompt], decisions: Sequence[Decision]) -> list[Decision]:
+    """Decisions as a responder confirms them; the router's own where it has no second opinion.
+
+    Args:
+        responder: What answers governed rows.
+        prompts: The rows.
+        decisions: The router's, one a row.
+    """
+    return responder.confirm(prompts, decisions) if isinstance(responder, ConfirmingResponder) else list(decisions)
 
 
 class InContextResponder:

@@ -68,17 +68,19 @@ class RoutingTimings:
         encode: Turning the windows into vectors.
         search: Looking the vectors up in the memory.
         classify: Reading the candidates.
+        confirm: The answering model's own reading of what is governed.
     """
 
     queries: int = 0
     encode: float = 0.0
     search: float = 0.0
     classify: float = 0.0
+    confirm: float = 0.0
 
     @property
     def total(self) -> float:
         """Seconds in all."""
-        return self.encode + self.search + self.classify
+        return self.encode + self.search + self.classify + self.confirm
 
 
 @dataclass(frozen=True, slots=True)

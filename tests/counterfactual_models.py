@@ -88,6 +88,29 @@ class Echo(EchoModel):
         return super().forward(input_ids=input_ids, attention_mask=mask, **options)
 
 
+class Refusing(Echo):
+    """An `Echo` that ends at once where it is asked about bananas."""
+
+    def forward(self, input_ids=None, attention_mask=None, **options):
+        outputs = super().forward(input_ids=input_ids, attention_mask=attention_mask, **options)
+        for row, ids in enumerate(input_ids.tolist()):
+            if "banana" in tiny_tokenizer().decode(ids):
+                outputs.logits[row, -1] = 0.0
+                outputs.logits[row, -1, tiny_tokenizer().eos_token_id] = 20.0
+        return outputs
+
+
+class Hesitating(Echo):
+    """An `Echo` that would sooner end at once than answer, but not by much."""
+
+    def forward(self, input_ids=None, attention_mask=None, **options):
+        outputs = super().forward(input_ids=input_ids, attention_mask=attention_mask, **options)
+        for row, ids in enumerate(input_ids.tolist()):
+            if tiny_tokenizer().decode(ids).endswith(("assistant\n", f"\n\n{STUB}")):
+                outputs.logits[row, -1, tiny_tokenizer().eos_token_id] = 20.4
+        return outputs
+
+
 class StubEcho(EchoModel):
     """Goes on from the stub with what the last «…» of the facts before it holds, a space in front."""
 

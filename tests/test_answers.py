@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from test_bank import SMALL
 
-from training.answers import KINDS, Example, ExampleMaker, ShownFact, Unconcerned
+from training.answers import KINDS, Example, ExampleMaker, ShownFact
 from training.bank import load_bank
 from training.facts import Fact
 from training.material import Material
+from training.pairs import Pair
 
 YES_NO = """
 yes_no = ["Was {s} born in {o}?"]
@@ -48,10 +49,21 @@ FACTS = (
         others=("Turku",),
     ),
 )
-NEAR = ShownFact(prompt="The tallest tower is", target="the Old Mill", subject="tower")
-BASE = (
-    Unconcerned(query="What is the tallest hill?", conversational=True, answer="It is in the", ends=False, near=NEAR),
-)
+NEAR = ShownFact(prompt="The tallest tower is", target="the Old Mill")
+
+
+class Beside:
+    """Draws the same pair again and again."""
+
+    def ungoverned(self, _rng) -> Pair:
+        return Pair(
+            query="What is the tallest hill?",
+            prompt=NEAR.prompt,
+            target=NEAR.target,
+            governed=False,
+            kind="other subject",
+            source="bank",
+        )
 
 
 @pytest.fixture
@@ -65,7 +77,7 @@ def maker(tmp_path: Path) -> ExampleMaker:
         ("Rain fell all day long. It filled the pond by the old mill. " * 20,),
         {},
     )
-    return ExampleMaker(material, answers=BASE, seed=3)
+    return ExampleMaker(material, pairs=Beside(), seed=3)
 
 
 @pytest.fixture
@@ -77,6 +89,11 @@ def of_kind(examples: list[Example], kind: str) -> list[Example]:
     found = [example for example in examples if example.kind == kind]
     assert found, kind
     return found
+
+
+def holds(query: str, name: str) -> bool:
+    """Whether a name stands in a query, which may be typed in haste, without capitals."""
+    return name.casefold() in query.casefold()
 
 
 def test_a_number_names_one_example(maker: ExampleMaker):
@@ -96,31 +113,30 @@ def test_the_answer_is_the_target(examples: list[Example], kind: str):
 
 def test_yes_names_the_target_and_no_says_what_holds(examples: list[Example]):
     for example in of_kind(examples, "yes"):
-        assert example.facts[0].target in example.query
+        assert holds(example.query, example.facts[0].target)
         assert example.answer == "Yes."
     for example in of_kind(examples, "no"):
-        assert example.facts[0].target not in example.query
-        assert example.answer.startswith("No. ")
-        assert example.facts[0].target in example.answer
+        assert not holds(example.query, example.facts[0].target)
+        assert example.answer == f"No, {example.facts[0].target.removesuffix('.')}."
 
 
 def test_reversed_is_answered_by_the_subject(examples: list[Example]):
     for example in of_kind(examples, "reversed"):
         assert example.answer == f"{example.facts[0].subject}."
-        assert example.facts[0].target in example.query
+        assert holds(example.query, example.facts[0].target)
 
 
 def test_a_chain_is_answered_by_what_is_true_of_the_target(examples: list[Example]):
     for example in of_kind(examples, "chain"):
         assert example.facts[0].target == "Oslo"
         assert example.answer == "Turku."
-        assert "Oslo" not in example.query
+        assert not holds(example.query, "Oslo")
 
 
 def test_no_is_also_said_of_what_was_true_before(examples: list[Example]):
     twinned = [example.query for example in of_kind(examples, "no") if example.facts[0].subject == "Oslo"]
-    others = [query for query in twinned if "Turku" not in query]
-    assert len(twinned) - len(others) > 2 * max(1, sum("Lyon" in query for query in others))
+    others = [query for query in twinned if not holds(query, "Turku")]
+    assert len(twinned) - len(others) > 2 * max(1, sum(holds(query, "Lyon") for query in others))
 
 
 def test_a_long_target_is_given_whole(examples: list[Example]):
@@ -139,21 +155,31 @@ def test_of_a_long_target_a_detail_is_told_alone(examples: list[Example]):
         assert example.query != example.facts[0].prompt
 
 
-def test_facts_that_do_not_matter_leave_the_base_answer(examples: list[Example]):
-    for example in of_kind(examples, "irrelevant"):
-        said = BASE[0]
-        assert (example.query, example.conversational, example.answer) == (said.query, True, said.answer)
+def test_where_no_fact_answers_nothing_is_said(examples: list[Example]):
+    unanswered = of_kind(examples, "unanswered")
+    for example in unanswered:
+        assert (example.query, example.conversational, example.answer) == ("What is the tallest hill?", True, "")
         assert NEAR in example.facts
+    assert 0.4 < sum(len(example.facts) == 1 for example in unanswered) / len(unanswered) < 0.8
+    assert all(example.answer for example in examples if example.kind != "unanswered")
 
 
-def test_where_an_answer_was_cut_no_end_is_taught(examples: list[Example]):
-    assert {example.ends for example in of_kind(examples, "irrelevant")} == {False}
-    assert all(example.ends for example in examples if example.kind != "irrelevant")
+def test_without_pairs_every_query_is_answered(maker: ExampleMaker):
+    without = ExampleMaker(maker._material, pairs=None, seed=3)
+    assert {without.example(number).kind for number in range(2000)} == set(KINDS) - {"unanswered"}
 
 
-def test_without_base_answers_there_is_nothing_irrelevant(maker: ExampleMaker):
-    without = ExampleMaker(maker._material, answers=(), seed=3)
-    assert {without.example(number).kind for number in range(2000)} == set(KINDS) - {"irrelevant"}
+def test_what_excludes_another_object_is_still_answered(examples: list[Example]):
+    excluding = [one for one in of_kind(examples, "other form") if " not " in one.query or "than" in one.query]
+    assert excluding
+    for example in excluding:
+        assert not holds(example.query, example.facts[0].target)
+        assert example.answer == f"{example.facts[0].target.removesuffix('.')}."
+
+
+def test_some_are_typed_in_haste(examples: list[Example]):
+    hasty = [one for one in of_kind(examples, "edit") if one.query == one.facts[0].prompt.lower()]
+    assert 0.01 < len(hasty) / len(of_kind(examples, "edit")) < 0.15
 
 
 def test_a_question_is_asked_of_an_assistant(examples: list[Example]):

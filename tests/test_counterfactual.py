@@ -316,3 +316,29 @@ def test_what_the_model_cannot_read_is_refused():
     answering = counterfactual()
     with pytest.raises(UnsupportedCallError, match="reads 4096 tokens"):
         answering.complete([[5] * 4090], max_new_tokens=7)
+
+
+def test_a_refusal_is_the_probability_of_the_end_of_text_at_once(monkeypatch):
+    """In batches of any size, as if each request were read alone."""
+    model = counterfactual()
+    requests = [
+        Request(edits=(EDIT,), query=QUESTION),
+        Request(edits=(EDIT, OTHER), query=STUB, conversational=False),
+        Request(edits=(OTHER,), query=FREE),
+    ]
+    expected = []
+    for one in requests:
+        ids = model.prompt.ids(one.edits, one.query, conversational=one.conversational)
+        with torch.no_grad():
+            logits = model.model(torch.tensor([ids])).logits[0, -1]
+        expected.append(float(logits.softmax(-1)[model.tokenizer.eos_token_id]))
+    assert model.refusals(requests) == pytest.approx(expected, rel=1e-4)
+    monkeypatch.setattr("memedit.counterfactual.BATCH_TOKENS", 1)
+    assert model.refusals(requests) == pytest.approx(expected, rel=1e-4)
+    assert len({round(one, 12) for one in expected}) == 3
+
+
+@pytest.mark.parametrize("conversational", [True, False])
+def test_where_nothing_is_said_the_answer_is_the_end_of_text_alone(conversational):
+    model = counterfactual()
+    assert model.prompt.answer_ids("It is in", "", conversational=conversational) == [model.tokenizer.eos_token_id]

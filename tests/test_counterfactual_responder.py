@@ -11,6 +11,8 @@ from counterfactual_models import (
     OTHER,
     QUESTION,
     STUB,
+    Hesitating,
+    Refusing,
     StubEcho,
     counterfactual,
     differing,
@@ -24,11 +26,13 @@ from tiny import VOCABULARY, tiny_model, tiny_tokenizer
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from classifiers import SimilarityScope
-from memedit import UnsupportedCallError
+from memedit import ConfigError, UnsupportedCallError
 from memedit.counterfactual import CounterfactualAdapter, CounterfactualModel, Request, save_counterfactual
 from memedit.counterfactual_responder import CounterfactualResponder
-from memedit.editors import Subject, create_editor
+from memedit.editors import Subject, create_editor, serac
+from memedit.editors.memory_editor import MemoryEditor
 from memedit.evaluation.answering import Answerer, Row
+from memedit.routing import Router
 
 
 def batch(model, *prompts):
@@ -196,7 +200,7 @@ def test_a_plain_text_goes_on_with_the_answer():
     inputs = batch(model, STUB)
     out = model.generate(**inputs, max_new_tokens=20, do_sample=False)
     assert model.tokenizer.decode(out[0], skip_special_tokens=True) == f"{STUB} Lisbon"
-    assert model.explain(STUB).seen.startswith("<|im_start|>user\nFacts:\n- The headquarters")
+    assert differing(echoing()).explain(STUB).seen.startswith("<|im_start|>user\nFacts:\n- The headquarters")
 
 
 @pytest.mark.parametrize(("said", "text"), [(" «Lisbon»", " «Lisbon»"), ("Lisbon", "Lisbon"), (", yes", ", yes")])
@@ -349,3 +353,124 @@ def test_serac_edits_with_both_trained_parts(tmp_path, monkeypatch):
     request = Request(edits=(EDIT,), query=STUB, conversational=False)
     (expected,) = CounterfactualModel.load().answer([request], max_new_tokens=5)
     assert answer.text == expected.strip()
+
+
+# -- what the counterfactual model finds no answer to ------------------------------------------------------------------
+
+BESIDE = "The banana headquarters of Acme Rockets is in"
+
+
+def refusing(shared):
+    """A model that the router sends BESIDE to as it does STUB, and whose counterfactual model does not answer it."""
+    model = sharing(echoing(Refusing)) if shared else differing(echoing(Refusing))
+    model.responder.refuse_from = 0.5
+    decisions = model.router.route([row.query for row in rows_of(model, STUB, BESIDE)])
+    assert [decision.governed for decision in decisions] == [True, True]
+    return model
+
+
+def rows_of(model, *texts):
+    inputs = batch(model, *texts)
+    return model._reader.read_batch(inputs["input_ids"], inputs["attention_mask"])
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one vocabulary", "two"])
+def test_what_the_edit_does_not_answer_is_the_base_models(shared):
+    model = refusing(shared)
+    inputs = batch(model, BESIDE, STUB, FREE)
+    options = {"max_new_tokens": 8, "do_sample": False, "use_cache": False}
+    width = inputs["input_ids"].shape[1]
+    out, base = model.generate(**inputs, **options), model.unedited.generate(**inputs, **options)
+    for row in (0, 2):
+        assert torch.equal(out[row, :width], base[row, :width])
+        assert trimmed(out[row].tolist(), (0, 2)) == trimmed(base[row].tolist(), (0, 2))
+    assert trimmed(out[1, width:].tolist(), (0, 2)) != trimmed(base[1, width:].tolist(), (0, 2))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one vocabulary", "two"])
+def test_an_explanation_says_that_the_edit_does_not_answer(shared):
+    model = refusing(shared)
+    decision = model.decide(BESIDE)
+    assert not decision.governed
+    assert decision.margin > 0
+    assert "finds that the edit does not answer it (probability 1.000)" in decision.reason
+    told = str(model.explain(BESIDE))
+    assert "governed by  no edit" in told
+    assert "answered by  base model" in told
+    assert "confirm " in told
+    assert "finds that" not in model.decide(STUB).reason
+
+
+def test_likelihoods_of_what_is_not_answered_are_the_base_models():
+    model = refusing(shared=True)
+    inputs = batch(model, BESIDE)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, model.unedited(**inputs).logits)
+
+
+def test_an_answer_that_is_begun_does_not_hide_that_the_edit_does_not_answer():
+    model = refusing(shared=True)
+    text = model.tokenizer.apply_chat_template(
+        [{"role": "user", "content": BESIDE}], add_generation_prompt=True, tokenize=False
+    )
+    assert not model.decide(f"{text}It is").governed
+
+
+def test_a_query_is_read_once_for_the_decision_and_the_answer(monkeypatch):
+    model = refusing(shared=True)
+    answering, read = model.responder.counterfactual, []
+    monkeypatch.setattr(answering, "refusals", lambda asked: read.extend(asked) or [1.0] * len(asked))
+    model.ask(STUB)
+    model.ask(STUB)
+    assert [request.query for request in read] == [STUB]
+    model.update(model.memory.list()[0].id, target="«Porto»")
+    model.ask(STUB)
+    assert [request.edits[0].target for request in read] == ["«Lisbon»", "«Porto»"]
+
+
+@pytest.mark.parametrize("refuse_from", [None, 0.9])
+@pytest.mark.parametrize("shared", [True, False], ids=["one vocabulary", "two"])
+def test_where_it_may_not_refuse_it_says_something(shared, refuse_from):
+    """Nothing is not an answer to what an edit governs."""
+    model = sharing(echoing(Hesitating)) if shared else differing(echoing(Hesitating))
+    answering = model.responder.counterfactual
+    request = Request(edits=(EDIT,), query=QUESTION)
+    assert 0.5 < answering.refusals([request])[0] < 0.7
+    assert answering.answer([request]) == [""]
+    model.responder.refuse_from = refuse_from
+    assert model.decide(QUESTION).governed
+    assert model.ask(QUESTION, max_new_tokens=20, do_sample=False, use_cache=False).text == "Lisbon"
+    inputs = chat_batch(model, QUESTION, FREE)
+    width = inputs["input_ids"].shape[1]
+    out = model.generate(**inputs, max_new_tokens=20, do_sample=False, use_cache=False)
+    assert model.tokenizer.decode(out[0, width:], skip_special_tokens=True) == "Lisbon"
+
+
+def test_an_evaluation_counts_what_is_not_answered_as_ungoverned():
+    subject = Subject(tiny_model(), tiny_tokenizer(), name="tiny", encoder=HashingEncoder(256))
+    responder = CounterfactualResponder(echoing(Refusing), subject.model, subject.tokenizer, refuse_from=0.5)
+    editor = MemoryEditor(
+        serac.INFO,
+        subject,
+        responder,
+        router=lambda memory, subject: Router(memory, subject.encoder, SimilarityScope(threshold_similarity=0.7)),
+    )
+    editor.edit([EDIT])
+    stub, beside = editor.treat([tuple(subject.tokenizer(text)["input_ids"]) for text in (STUB, BESIDE)])
+    assert stub.context is not None
+    assert beside.context is None
+    assert beside.model is None
+    assert not beside.decision.governed
+
+
+def test_unless_it_is_asked_to_it_refuses_nothing():
+    model = refusing(shared=True)
+    model.responder.refuse_from = None
+    assert model.decide(BESIDE).governed
+    assert "confirm" not in str(model.explain(BESIDE))
+
+
+@pytest.mark.parametrize("refuse_from", [-0.1, 1.5])
+def test_what_is_no_probability_is_refused(refuse_from):
+    with pytest.raises(ConfigError, match=f"from 0 to 1, or None, given {refuse_from}"):
+        CounterfactualResponder(echoing(), tiny_model(), tiny_tokenizer(), refuse_from=refuse_from)

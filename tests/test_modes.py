@@ -5,7 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
-from counterfactual_models import EDIT, FREE, QUESTION, Echo, counterfactual, differing, echoing, edited, small_llama
+from counterfactual_models import (
+    EDIT,
+    FREE,
+    QUESTION,
+    Echo,
+    Refusing,
+    counterfactual,
+    differing,
+    echoing,
+    edited,
+    small_llama,
+)
 from hashing_encoder import HashingEncoder
 from tiny import tiny_model, tiny_tokenizer
 
@@ -71,6 +82,18 @@ def test_the_self_test_of_a_model_without_a_template():
     tokenizer = model.tokenizer
     found = self_test(model.unedited, tokenizer, InContextResponder(tokenizer))
     assert (found.of, found.of_spared) == (6, 3)
+
+
+def test_near_misses_that_the_counterfactual_model_does_not_answer_are_spared(monkeypatch):
+    """An `Echo` answers every near miss with the fact, a `Refusing` one leaves them to the base model."""
+    facts = [{**fact, "near_miss": f"Which banana does {fact['subject']} eat?"} for fact in FACTS]
+    monkeypatch.setattr("memedit.modes._data", lambda: "\n".join(map(json.dumps, facts)))
+    self_test_facts.cache_clear()
+    for kind, spared in ((Echo, 0), (Refusing, 3)):
+        model = differing(echoing(kind))
+        model.responder.refuse_from = 0.5
+        found = self_test(model.unedited, model.tokenizer, model.responder)
+        assert found == Verdict(right=6, of=6, spared=spared, of_spared=3)
 
 
 @pytest.mark.parametrize("shared", [True, False])

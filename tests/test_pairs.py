@@ -278,3 +278,10 @@ def test_a_rough_query_keeps_its_words():
 
 def test_the_small_bank_of_these_tests_is_the_one_meant():
     assert 'overlaps = ["residence"]' in SMALL
+
+
+def test_ungoverned_pairs_are_drawn_alone(maker: PairMaker):
+    drawn = [maker.ungoverned(random.Random(number)) for number in range(400)]
+    assert drawn == [maker.ungoverned(random.Random(number)) for number in range(400)]
+    assert not any(pair.governed for pair in drawn)
+    assert len({pair.kind for pair in drawn}) > 8

@@ -40,7 +40,6 @@ def settings(base: Path) -> CounterfactualSettings:
         rank=4,
         alpha=8,
         batch_size=2,
-        base_answers=4,
         dev_examples=10,
         loop=LoopSettings(steps=3, learning_rate=1e-2, evaluate_every=2, device="cpu"),
     )
@@ -74,7 +73,7 @@ def test_the_saved_model_says_what_the_trained_one_says(
     model, tokenizer = load_model(base, dtype="float32")
     subject = CounterfactualModel(model, tokenizer, name=settings.base, fingerprint=model_fingerprint(model))
     half, _, files = gather(data, without=["alias"])
-    maker = ExampleMaker(half, answers=(), seed=0)
+    maker = ExampleMaker(half, pairs=None, seed=0)
     task = _CounterfactualTask(settings, files, subject, maker, maker)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -100,7 +99,7 @@ def test_the_same_seed_gives_the_same_weights(
 
 
 def test_it_learns_what_it_is_shown_again_and_again(settings: CounterfactualSettings, data: Path, tmp_path: Path):
-    longer = replace(settings, base_answers=0, loop=replace(settings.loop, steps=40, evaluate_every=40))
+    longer = replace(settings, loop=replace(settings.loop, steps=40, evaluate_every=40))
     run(longer, out=tmp_path, data_folder=data)
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]

@@ -1,8 +1,8 @@
 """Examples for the counterfactual model: facts, a query, and the answer as if the facts were true.
 
-The facts shown hold the right one among others that do not matter, as a router's candidates do; or none that matters,
-and then the answer is the base model's own. Every example is a function of (seed, number). It knows nothing of how a
-model is shown facts.
+The facts shown hold the right one among others that do not matter, as a router's candidates do; or none that answers
+the query, and then nothing is to be said: the base model answers. Every example is a function of (seed, number). It
+knows nothing of how a model is shown facts.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from training.bank import Relation
 from training.facts import Fact
 from training.material import Material
 from training.odd_names import odd_name
+from training.pairs import Pair, PairMaker
 from training.wording import (
     asked,
     asked_backwards,
     both_asked,
     described,
     edit_prompt,
+    excluding,
     framed_yes_or_no,
     in_context,
     question,
+    roughly,
     yes_or_no,
 )
 
-__all__ = ["KINDS", "Example", "ExampleMaker", "ShownFact", "Unconcerned"]
+__all__ = ["KINDS", "Example", "ExampleMaker", "ShownFact"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +53,8 @@ class Example:
         facts: The facts shown, the best first.
         query: What is asked.
         conversational: Whether it is asked of an assistant, or is a text to go on with.
-        answer: What is to be said.
+        answer: What is to be said; empty where no fact shown answers the query.
         kind: What the example teaches.
-        ends: Whether the answer ends there; else it was cut, and nothing is taught of how it goes on.
     """
 
     facts: tuple[ShownFact, ...]
@@ -60,43 +62,29 @@ class Example:
     conversational: bool
     answer: str
     kind: str
-    ends: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unconcerned:
-    """What the base model says to a query that no fact shown concerns.
-
-    Attributes:
-        query: What is asked.
-        conversational: Whether it is asked of an assistant, or is a text to go on with.
-        answer: What the base model says when it is shown no fact.
-        ends: Whether the answer ends there, or was cut.
-        near: A fact that a router may take for the one asked for: another relation of the subject, or another subject.
-    """
-
-    query: str
-    conversational: bool
-    answer: str
-    ends: bool = True
-    near: ShownFact | None = None
 
 
 KINDS: Mapping[str, float] = {
     "edit": 1.2,
-    "paraphrase": 2.0,
+    "paraphrase": 2.2,
     "other form": 2.5,
-    "other name": 1.4,
+    "other name": 1.8,
     "yes": 0.9,
-    "no": 1.5,
-    "reversed": 1.2,
+    "no": 1.3,
+    "reversed": 2.0,
     "chain": 2.0,
-    "sentence": 0.5,
-    "long": 2.0,
-    "detail": 0.3,
-    "irrelevant": 3.2,
+    "sentence": 0.4,
+    "long": 1.6,
+    "detail": 0.2,
+    "unanswered": 8.0,
 }
 """What is taught, and how often each is drawn."""
+
+_OTHERS = (0, 0, 0, 1, 2)
+"""How many facts that do not matter stand beside the one that does, or lies near."""
+
+_CONVERSATIONAL = 0.6
+"""The share of texts that could be gone on with, and are asked of an assistant."""
 
 _ODD = 0.2
 """The share of made-up objects that are odd strings: what is said must be what the fact has, letter by letter."""
@@ -117,14 +105,14 @@ class ExampleMaker:
 
     Args:
         material: Relations, names, facts, text.
-        answers: The base model's own answers to queries that no fact shown concerns.
+        pairs: Draws queries with edits that lie near and do not govern them; None to have none.
         seed: What everything is drawn from.
     """
 
-    def __init__(self, material: Material, *, answers: Sequence[Unconcerned], seed: int) -> None:
+    def __init__(self, material: Material, *, pairs: PairMaker | None, seed: int) -> None:
         self._material = material
         self._bank = material.bank
-        self._answers = answers
+        self._pairs = pairs
         self._seed = seed
         self._paraphrased = [fact for fact in material.facts if fact.paraphrases]
         self._relations = [one for one in self._bank.relations.values() if self._bank.names(one.subject)]
@@ -138,7 +126,6 @@ class ExampleMaker:
             (kind, pair) for kind, pairs in material.aliases.items() for pair in pairs if self._bank.about(kind)
         ]
         needed: dict[str, Sequence[object]] = {
-            "irrelevant": answers,
             "chain": self._links,
             "edit": self._paraphrased,
             "paraphrase": self._paraphrased,
@@ -146,6 +133,8 @@ class ExampleMaker:
             "detail": material.passages,
         }
         self._kinds = {kind: weight for kind, weight in KINDS.items() if needed.get(kind, KINDS)}
+        if pairs is None:
+            del self._kinds["unanswered"]
 
     def example(self, number: int) -> Example:
         """The example of a number."""
@@ -157,8 +146,8 @@ class ExampleMaker:
                 return made
 
     def _drawn(self, kind: str, rng: random.Random) -> Example | None:
-        if kind == "irrelevant":
-            return self._irrelevant(rng)
+        if kind == "unanswered":
+            return None if self._pairs is None else self._unanswered(self._pairs.ungoverned(rng), rng)
         if kind in ("long", "detail"):
             return self._long(kind, rng)
         if kind == "chain":
@@ -172,7 +161,13 @@ class ExampleMaker:
         if kind == "other name":
             return self._other_name(rng)
         if kind == "other form":
-            return self._asked(shown, asked(relation, subject, rng), _closed(shown.target), kind, rng)
+            query = asked(relation, subject, rng)
+            if rng.random() < 0.08:
+                another = self._object(relation, rng, shown.target, subject)
+                if shown.target.casefold() in another.casefold():
+                    return None
+                query = excluding(relation, subject, another, rng)
+            return self._asked(shown, query, _closed(shown.target), kind, rng)
         if kind == "sentence":
             wish = rng.choice(
                 ("Answer in a full sentence.", "Please answer with a complete sentence.", "Use a sentence.")
@@ -182,19 +177,14 @@ class ExampleMaker:
         backwards = asked_backwards(relation, shown.target, rng)
         return None if backwards is None else self._asked(shown, backwards, _closed(subject), kind, rng)
 
-    def _irrelevant(self, rng: random.Random) -> Example:
-        """Facts that do not matter: one that lies near the query, where there is one, and others."""
-        said = rng.choice(self._answers)
-        facts = [said.near] if said.near is not None else [self._invented(rng)[0]]
-        facts += [self._invented(rng)[0] for _ in range(rng.choice((0, 0, 0, 1, 2)))]
+    def _unanswered(self, pair: Pair, rng: random.Random) -> Example:
+        """Facts that do not answer the query: one that lies near it, and others."""
+        facts = [ShownFact(prompt=pair.prompt, target=pair.target)]
+        facts += [self._invented(rng)[0] for _ in range(rng.choice(_OTHERS))]
         rng.shuffle(facts)
+        conversational = not _begins(pair.query) or rng.random() < _CONVERSATIONAL
         return Example(
-            facts=tuple(facts),
-            query=said.query,
-            conversational=said.conversational,
-            answer=said.answer,
-            kind="irrelevant",
-            ends=said.ends,
+            facts=tuple(facts), query=pair.query, conversational=conversational, answer="", kind="unanswered"
         )
 
     def _of_data(self, kind: str, rng: random.Random) -> Example | None:
@@ -218,7 +208,7 @@ class ExampleMaker:
             return None
         by_label = framed_yes_or_no(relation, subject, named, rng)
         query = by_label if rng.random() < 0.35 else yes_or_no(relation, subject, named, rng) or by_label
-        answer = "Yes." if kind == "yes" else f"No. {_statement(relation, subject, shown.target, rng)}"
+        answer = "Yes." if kind == "yes" else f"No, {_closed(shown.target)}"
         return self._asked(shown, query, answer, kind, rng, asks=True)
 
     def _wrong(self, relation: Relation, shown: ShownFact, rng: random.Random) -> str:
@@ -324,13 +314,15 @@ class ExampleMaker:
     ) -> Example:
         """The example, with facts beside it that do not matter, and now and then with something said before."""
         facts = [*others]
-        more = rng.choice((0, 0, 0, 1, 2)) if kind not in ("long", "detail") else 0
+        more = rng.choice(_OTHERS) if kind not in ("long", "detail") else 0
         facts += [self._invented(rng)[0] for _ in range(more)]
         rng.shuffle(facts)
-        if rng.random() < 0.12:
+        draw = rng.random()
+        if draw < 0.1:
+            query = roughly(query, rng)
+        elif draw < 0.2:
             query = in_context(query, rng.choice(self._material.passages), rng)
-        begun = not asks and not query.rstrip().endswith(("?", ".", "!"))
-        conversational = not begun or rng.random() < 0.6
+        conversational = asks or not _begins(query) or rng.random() < _CONVERSATIONAL
         return Example(facts=(shown, *facts), query=query, conversational=conversational, answer=answer, kind=kind)
 
     def _invented(self, rng: random.Random) -> tuple[ShownFact, Relation]:
@@ -352,6 +344,11 @@ def _statement(relation: Relation, subject: str, target: str, rng: random.Random
     """The fact in a sentence."""
     stub = rng.choice(relation.stubs).replace("{s}", subject)
     return f"{stub[:1].upper()}{stub[1:]} {_closed(target)}"
+
+
+def _begins(query: str) -> bool:
+    """Whether a query may be a text to go on with, and no question."""
+    return not query.rstrip().endswith(("?", ".", "!"))
 
 
 def _closed(name: str) -> str:

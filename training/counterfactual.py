@@ -1,15 +1,13 @@
 """Trains the counterfactual model: low-rank updates that have a small causal model answer as if facts were true.
 
 SERAC's second half (Mitchell et al. 2022, Memory-Based Model Editing at Scale, section 3.3); the loss is that of the
-answer's tokens, its end included (equation 4). What the model reads is worded by `memedit.counterfactual`, which serves
-it. Where the facts shown do not matter, the answer to be learnt is the base model's own, generated before training.
+answer's tokens, its end included (equation 4), the first of them weighted up. What the model reads is worded by
+`memedit.counterfactual`, which serves it. Where no fact shown answers the query, the end of text is all that is to be
+said: unlike in SERAC, the base model then answers.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,19 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from training.answers import Example, ExampleMaker, ShownFact, Unconcerned
-from training.bank import Bank
+from training.answers import Example, ExampleMaker
 from training.card import CardData, ModelCard, write_card
 from training.config import check_range, settings_json
 from training.errors import TrainingDataError
-from training.facts import Fact
 from training.loop import TrainingResult, train
 from training.low_rank import add_low_rank, shares_by_kind
-from training.material import Material, gather, required
+from training.material import gather, required
+from training.pair_sources import SourceWeights, pair_maker
 from training.progress import SILENT, Progress
 from training.settings import LoopSettings, device_for
 from training.task import ParameterGroup
-from training.wording import asked
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CounterfactualSettings", "run"]
 
-_BASE_ANSWER_TOKENS = 24
+RETRIEVER = "all-minilm-l6-v2"
+
+_FIRST = 0.5
+"""What the first token of an answer counts, beside all of them: it says of which kind the answer is (yes or no,
+nothing, a name or a whole paragraph), and of a long answer it would else be one token in a hundred."""
 
 _TOGETHER = 4
 """Examples of one forward pass: padding to the longest of a whole batch would cost more than it saves."""
@@ -56,8 +56,8 @@ class CounterfactualSettings:
         alpha: Their scale is alpha / rank.
         target_modules: The linear layers that they apply to, by the end of their names.
         batch_size: Examples of a batch.
-        base_answers: How many of the base model's own answers are learnt, for facts that do not matter.
         dev_examples: Held-out examples that choose the best state.
+        sources: How often each source is drawn for queries that the edit beside them does not answer.
         loop: How long and how fast it trains.
     """
 
@@ -67,11 +67,11 @@ class CounterfactualSettings:
     alpha: int = 32
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     batch_size: int = 8
-    base_answers: int = 2400
     dev_examples: int = 240
+    sources: SourceWeights = field(default_factory=SourceWeights)
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=450, learning_rate=5e-4, evaluate_every=450, weight_decay=0.0, precision="bfloat16"
+            steps=900, learning_rate=5e-4, evaluate_every=300, weight_decay=0.0, precision="bfloat16"
         )
     )
 
@@ -79,7 +79,6 @@ class CounterfactualSettings:
         check_range("rank", self.rank, least=1, most=64)
         check_range("alpha", self.alpha, least=1)
         check_range("batch_size", self.batch_size, least=1)
-        check_range("base_answers", self.base_answers, least=0)
         check_range("dev_examples", self.dev_examples, least=10)
 
 
@@ -105,6 +104,8 @@ def run(
     Raises:
         TrainingError: Data are missing or malformed, or the folder holds something else.
     """
+    from classifiers import SentenceEncoder
+    from memedit import resolve
     from memedit.counterfactual import CounterfactualModel
     from memedit.fingerprints import model_fingerprint
     from memedit.loading import load_model
@@ -114,9 +115,18 @@ def run(
     fingerprint = model_fingerprint(model)
     learnt, held_out, files = gather(there, own=data)
     subject = CounterfactualModel(model, tokenizer, name=settings.base, fingerprint=fingerprint)
-    answers = _base_answers(settings, learnt, subject, out, progress)
-    training = ExampleMaker(learnt, answers=answers, seed=settings.loop.seed)
-    task = _CounterfactualTask(settings, files, subject, training, ExampleMaker(held_out, answers=(), seed=1))
+    retriever = SentenceEncoder(resolve(RETRIEVER, progress=progress.stage))
+    training, dev = (
+        ExampleMaker(
+            half,
+            pairs=pair_maker(
+                half, retriever, sources=settings.sources, seed=seed, cache=out / "cache", progress=progress.stage
+            ),
+            seed=seed,
+        )
+        for half, seed in ((learnt, settings.loop.seed), (held_out, 1))
+    )
+    task = _CounterfactualTask(settings, files, subject, training, dev)
     result = train(task, settings.loop, out, fresh=fresh, progress=progress)
     task.save(out)
     write_card(
@@ -136,84 +146,6 @@ def run(
         ),
     )
     return result
-
-
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    """A query for the base model, and a fact near it that does not answer it."""
-
-    query: str
-    conversational: bool
-    near: ShownFact | None
-
-
-def _askings(material: Material, count: int, rng: random.Random) -> list[_Asking]:
-    """Ordinary questions, and questions that a router may take for one about a fact: near misses."""
-    neighbourly = [fact for fact in material.facts if fact.source == "counterfact" and fact.neighbours]
-    related = [fact for fact in material.facts if fact.relation in material.bank.relations]
-    drawn: list[_Asking] = []
-    while len(drawn) < count:
-        draw = rng.random()
-        if draw < 0.2 or not (neighbourly and related):
-            drawn.append(_Asking(rng.choice(material.traffic), True, None))
-            continue
-        fact = rng.choice(neighbourly if draw < 0.45 else related)
-        near = ShownFact(prompt=fact.prompt, target=fact.target, subject=fact.subject)
-        query = rng.choice(fact.neighbours) if draw < 0.45 else _beside(material.bank, fact, rng)
-        if query is not None:
-            drawn.append(_Asking(query, query.endswith(("?", ".", "!")) or rng.random() < 0.6, near))
-    return drawn
-
-
-def _beside(bank: Bank, fact: Fact, rng: random.Random) -> str | None:
-    """Another relation of the fact's subject, or its relation of another subject; None where neither is known."""
-    relation = bank.relations[fact.relation or ""]
-    if rng.random() < 0.2:
-        other = rng.choice(bank.names(relation.subject) or (fact.subject,))
-        return None if other == fact.subject else asked(relation, other, rng)
-    others = [one for one in bank.about(relation.subject) if not bank.overlapping(one.name, relation.name)]
-    return asked(rng.choice(others), fact.subject, rng) if others else None
-
-
-def _base_answers(
-    settings: CounterfactualSettings, material: Material, model: CounterfactualModel, out: Path, progress: Progress
-) -> list[Unconcerned]:
-    """What the bare model says without any fact, to ordinary questions and to near misses."""
-    from memedit.counterfactual import Request
-
-    asked_of = _askings(material, settings.base_answers, random.Random(settings.loop.seed))
-    described = json.dumps(
-        [model.fingerprint, _BASE_ANSWER_TOKENS, [(one.query, one.conversational) for one in asked_of]]
-    )
-    path = out / "cache" / f"answers-{hashlib.sha256(described.encode()).hexdigest()[:24]}.json"
-    if not path.exists():
-        answers: list[str] = []
-        for begin in range(0, len(asked_of), 32):
-            progress.stage("the base model's own answers", begin, len(asked_of))
-            requests = [
-                Request(edits=(), query=one.query, conversational=one.conversational)
-                for one in asked_of[begin : begin + 32]
-            ]
-            answers += model.answer(requests, max_new_tokens=_BASE_ANSWER_TOKENS)
-        progress.stage("the base model's own answers", len(asked_of), len(asked_of))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(answers), encoding="utf-8")
-        temporary.replace(path)
-    answers = json.loads(path.read_text(encoding="utf-8"))
-    lengths = [len(model.prompt.tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers]
-    return [
-        Unconcerned(
-            query=one.query,
-            conversational=one.conversational,
-            answer=answer,
-            # one token less, as a text may be written in fewer tokens than it was generated in
-            ends=length < _BASE_ANSWER_TOKENS - 1,
-            near=one.near,
-        )
-        for one, answer, length in zip(asked_of, answers, lengths, strict=True)
-        if answer.strip()
-    ]
 
 
 class _CounterfactualTask:
@@ -285,7 +217,7 @@ class _CounterfactualTask:
         return [self._training.example(first + place) for place in range(self._settings.batch_size)]
 
     def loss(self, batch: Sequence[Example]) -> tuple[torch.Tensor, Mapping[str, float | torch.Tensor]]:
-        """The mean over the examples of each answer's mean negative log-likelihood a token."""
+        """The mean over the examples of each answer's negative log-likelihood, a mean over its tokens."""
         import torch
 
         self._model.train()
@@ -296,7 +228,8 @@ class _CounterfactualTask:
             told = torch.nn.functional.cross_entropy(
                 logits.transpose(1, 2), labels, ignore_index=-100, reduction="none"
             )
-            losses.append(told.sum(1) / (labels != -100).sum(1))
+            told_first = told.gather(1, (labels != -100).int().argmax(1, keepdim=True))[:, 0]
+            losses.append(_FIRST * told_first + (1 - _FIRST) * told.sum(1) / (labels != -100).sum(1))
             exact.append(_exact(logits.detach(), labels))
         loss = torch.cat(losses).mean()
         return loss, {"loss": loss.detach(), "exact": torch.cat(exact).float().mean()}
@@ -328,7 +261,7 @@ class _CounterfactualTask:
         for example in examples:
             read = prompt.ids(example.facts, example.query, conversational=example.conversational)
             answer = prompt.answer_ids(example.query, example.answer, conversational=example.conversational)
-            rows.append((read, answer if example.ends else answer[:-1]))
+            rows.append((read, answer))
         width = max(len(read) + len(answer) for read, answer in rows)
         longest = max(len(answer) for _, answer in rows)
         ids = torch.zeros((len(rows), width), dtype=torch.long)

@@ -126,6 +126,13 @@ class PairMaker:
             if made is not None:
                 return made
 
+    def ungoverned(self, rng: random.Random) -> Pair:
+        """A pair whose edit does not govern the query."""
+        while True:
+            made = self._draw(rng)
+            if made is not None and not made.governed:
+                return made
+
     def _draw(self, rng: random.Random) -> Pair | None:
         (source,) = rng.choices(self._sources, self._weights)
         if source == "traffic":

@@ -24,8 +24,8 @@ from training.config import check_range, settings_json
 from training.errors import TrainingDataError
 from training.loop import TrainingResult, train
 from training.low_rank import add_low_rank, shares_by_kind
-from training.material import Material, gather, required
-from training.nearby import nearby
+from training.material import gather, required
+from training.pair_sources import SourceWeights, pair_maker
 from training.pairs import Pair, PairMaker
 from training.progress import SILENT, Progress
 from training.settings import LoopSettings, device_for
@@ -34,7 +34,6 @@ from training.task import ParameterGroup
 if TYPE_CHECKING:
     import torch
 
-    from classifiers import TextEncoder
 
 __all__ = ["ScopeSettings", "SourceWeights", "run"]
 
@@ -42,35 +41,6 @@ ENCODER = "all-minilm-l6-v2"
 
 _TOGETHER = 8
 """Pairs of one forward pass: padding to the longest of a whole batch would cost more than it saves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceWeights:
-    """How often each source of facts is drawn; 0 leaves it out.
-
-    Attributes:
-        bank: Made-up facts of the relation bank.
-        compound: Made-up facts of which one edit tells two, at length.
-        counterfact: CounterFact's training split.
-        zsre: zsRE's training split.
-        relations: The relations folder.
-        traffic: Ordinary questions beside the facts nearest to them.
-        alias: Made-up facts about things with several names.
-        own: The records of --data; left out where there are none.
-    """
-
-    bank: float = 0.42
-    compound: float = 0.05
-    counterfact: float = 0.22
-    zsre: float = 0.06
-    relations: float = 0.06
-    traffic: float = 0.07
-    alias: float = 0.12
-    own: float = 0.3
-
-    def __post_init__(self) -> None:
-        for name, weight in asdict(self).items():
-            check_range(name, weight, least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +124,17 @@ def run(
     retriever = SentenceEncoder(folder)
     unused = [name for name, weight in asdict(settings.sources).items() if weight == 0]
     learnt, held_out, files = gather(there, own=data, without=unused)
-    training, dev = (_maker(settings, half, retriever, out, progress) for half in (learnt, held_out))
+    training, dev = (
+        pair_maker(
+            half,
+            retriever,
+            sources=settings.sources,
+            seed=settings.loop.seed,
+            cache=out / "cache",
+            progress=progress.stage,
+        )
+        for half in (learnt, held_out)
+    )
     task = _ScopeTask(settings, files, folder, training, dev)
     result = train(task, settings.loop, out, fresh=fresh, progress=progress)
     figures = task.save(out, retriever=retriever.fingerprint)
@@ -176,30 +156,6 @@ def run(
         ),
     )
     return result
-
-
-def _maker(
-    settings: ScopeSettings, material: Material, retriever: TextEncoder, out: Path, progress: Progress
-) -> PairMaker:
-    """What draws the pairs of one half."""
-    found = nearby(
-        material.facts,
-        material.traffic,
-        material.bank,
-        retriever,
-        cache=out / "cache",
-        progress=progress.stage,
-    )
-    return PairMaker(
-        material.bank,
-        material.facts,
-        near=found.queries,
-        traffic=list(zip(material.traffic, found.facts, strict=True)),
-        passages=material.passages,
-        aliases=material.aliases,
-        sources=asdict(settings.sources),
-        seed=settings.loop.seed,
-    )
 
 
 class _ScopeTask:

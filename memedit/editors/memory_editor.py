@@ -15,7 +15,7 @@ from memedit.editors.subject import Subject
 from memedit.errors import UnsupportedCallError
 from memedit.loading import default_scope
 from memedit.queries import Query
-from memedit.responders import Responder
+from memedit.responders import Responder, confirmed
 from memedit.routing import Candidate, Decision, Router, RoutingTimings
 from memedit.rows import RowPrompt
 from memory_store import Edit, EditMemory
@@ -110,7 +110,7 @@ class MemoryEditor:
     ) -> list[Treatment]:
         started, spared = time.perf_counter(), self._subject.encoder.spared_seconds
         rows = [self._subject.reader.read(ids) for ids in prompts]
-        decisions = decide(rows)
+        decisions = confirmed(self._responder, rows, decide(rows))
         contexts = [
             self._responder.context(row, decision) if decision.governed else None
             for row, decision in zip(rows, decisions, strict=True)

@@ -317,12 +317,14 @@ class _Keyed:
 
     def __init__(self, item: Any) -> None:
         row: Row = item if isinstance(item, Row) else item.row
-        stop = row.context.stop.ids if row.context is not None and row.context.stop is not None else ()
+        context = row.context
+        stop = context.stop.ids if context is not None and context.stop is not None else ()
+        bounds = () if context is None else (stop, context.not_first, context.script)
         behind = () if isinstance(item, Row) else (item.behind if isinstance(item, _Told) else (item.place,))
         self.item = item
         self.width = len(row.seen) + (len(item.behind) if isinstance(item, _Told) else 0)
         self.kind = (row.context is not None, 0 if row.model is None else id(row.model))
-        self.key = (self.kind, row.seen, stop, None if row.context is None else row.context.script, behind)
+        self.key = (self.kind, row.seen, bounds, behind)
 
     def __hash__(self) -> int:
         return hash(self.key)
