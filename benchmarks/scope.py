@@ -1,12 +1,14 @@
 """The scope classifier on every development set: all edits of a set in one memory, each probe from its text alone.
 
     python -m benchmarks.scope --data ../shared/data [--scope FOLDER|shipped|similarity] [--failures failures.jsonl]
+    python -m benchmarks.scope --data ../shared/data --most 80 --refusals
 
 In scope "right" means that the right edit fired: the probe's own, one that puts the very same prompt, or, in
 CounterFact, one about the same subject and relation in other words. Out of scope "own" means that the case's own edit
 fired, "any" that some edit did and "elsewhere" that this edit's subject is not named in the probe: several edits may be
 about one subject, and a question of one case may rightly be governed by another's edit. CounterFact has 8,000 edits of
 its training split beside its own; the ordinary questions are those that are not trained on, asked of that memory.
+``--refusals`` has the counterfactual model read what was let through, and counts what it would refuse.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,31 @@ def failures(asked: Sequence[Asked]) -> Iterator[dict[str, Any]]:
             }
 
 
+def refused(asked: Sequence[Asked]) -> list[tuple[bool, float]]:
+    """Of each probe that an edit fired for, whether rightly, and how probable the counterfactual model's refusal is."""
+    from memedit.counterfactual import CounterfactualModel, Request
+
+    fired = [one for one in asked if one.decision.governed]
+    model = CounterfactualModel.load(dtype="bfloat16")
+    requests = [Request(edits=one.decision.edits, query=one.probe.prompt.text) for one in fired]
+    found = model.refusals(requests)
+    return [(one.fired in one.rightful, refusal) for one, refusal in zip(fired, found, strict=True)]
+
+
+def thinned(cases: Sequence[EvalCase], most: int) -> tuple[EvalCase, ...]:
+    """The cases with at most so many probes of each kind, evenly spread."""
+    kinds: dict[tuple[str, int | None], list[Probe]] = {}
+    for case in cases:
+        for probe in case.probes:
+            kinds.setdefault((probe.kind, probe.hops), []).append(probe)
+    kept = {
+        id(probes[place * len(probes) // min(most, len(probes))])
+        for probes in kinds.values()
+        for place in range(min(most, len(probes)))
+    }
+    return tuple(replace(case, probes=tuple(one for one in case.probes if id(one) in kept)) for case in cases)
+
+
 def chosen_scope(name: str, folder: Path) -> ScopeClassifier:
     """The classifier of a name: ``similarity``, ``shipped``, or a folder."""
     if name == "similarity":
@@ -209,6 +236,8 @@ def main() -> None:
     parser.add_argument("--scope", default="shipped")
     parser.add_argument("--sets", default=",".join((*SETS, "traffic")))
     parser.add_argument("--limit", type=int, help="most probes of a set")
+    parser.add_argument("--most", type=int, help="most probes of a kind")
+    parser.add_argument("--refusals", action="store_true", help="what the counterfactual model would refuse")
     parser.add_argument("--failures", type=Path, help="where failing records are written")
     parser.add_argument("--probabilities", type=Path, help="where each probe's probabilities are written")
     parser.add_argument("--json", type=Path, help="where the figures are written")
@@ -232,6 +261,7 @@ def main() -> None:
     every: dict[str, Any] = {}
     wrong: list[dict[str, Any]] = []
     every_probe: list[dict[str, Any]] = []
+    refusals: list[tuple[bool, float]] = []
     train = load_cases("counterfact:train", data=arguments.data, limit=DISTRACTORS).cases
     for name in arguments.sets.split(","):
         started = time.perf_counter()
@@ -246,7 +276,10 @@ def main() -> None:
                 for case in load_cases(source, data=arguments.data).cases
                 if not for_training(case.probes[0].prompt.text)
             )
+        if arguments.most:
+            cases = thinned(cases, arguments.most)
         asked = list(routed(router, cases, ids, limit=arguments.limit))
+        refusals += refused(asked) if arguments.refusals else []
         figures = measured(asked)
         every[name] = {"edits": len(ids), "seconds": time.perf_counter() - started, "kinds": figures}
         wrong += [{"set": name, **record} for record in failures(asked)]
@@ -256,6 +289,13 @@ def main() -> None:
             table.add_row(f"{name} ({len(ids):,} edits)", kind, f"{found['probes']:.0f}", *cells)
         memory.close()
     console.print(table)
+    for least in (0.5, 0.9) if arguments.refusals else ():
+        counts = [(rightly, refusal >= least) for rightly, refusal in refusals]
+        console.print(
+            f"refused from {least} on: {counts.count((True, True))} of {sum(one for one, _ in counts)} fired rightly, "
+            f"{counts.count((False, True))} of {sum(not one for one, _ in counts)} fired wrongly",
+            highlight=False,
+        )
     for path, records in ((arguments.failures, wrong), (arguments.probabilities, every_probe)):
         if path is not None:
             path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

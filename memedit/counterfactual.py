@@ -271,6 +271,7 @@ class CounterfactualModel:
         name: What people call it.
         fingerprint: Names what it answers: of the base model and the adapter.
         prompt: Words what it reads.
+        markers: The ids of special tokens, which are no part of an answer.
         note: What a person should know of how it was put together; empty where there is nothing.
 
     Args:
@@ -290,6 +291,7 @@ class CounterfactualModel:
         self.name = name
         self.fingerprint = fingerprint
         self.prompt = CounterfactualPrompt(tokenizer)
+        self.markers = tuple(tokenizer.all_special_ids)
         self.note = note
 
     @classmethod
@@ -381,7 +383,7 @@ class CounterfactualModel:
         prompts: Sequence[Sequence[int]],
         *,
         max_new_tokens: int = DEFAULT_ANSWER_TOKENS,
-        least: int = 0,
+        may_be_empty: bool = True,
         sampling: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """Go on from prompts that `CounterfactualPrompt.ids` has worded.
@@ -389,7 +391,8 @@ class CounterfactualModel:
         Args:
             prompts: Token ids.
             max_new_tokens: The most tokens of a continuation.
-            least: The fewest.
+            may_be_empty: Whether nothing may be said. Otherwise no special token may come first: next to the end of
+                text the marker of another turn is the likeliest.
             sampling: Options of ``generate`` that say how to sample. The random numbers that the caller draws
                 afterwards are the same as without this call.
 
@@ -403,7 +406,7 @@ class CounterfactualModel:
         texts: dict[int, str] = {}
         with self._drawing(sampling):
             for batch in _batches(prompts, max_new_tokens):
-                said = self._generate([prompts[place] for place in batch], max_new_tokens, least, sampling)
+                said = self._generate([prompts[place] for place in batch], max_new_tokens, may_be_empty, sampling)
                 texts.update(zip(batch, said, strict=True))
         return [texts[place] for place in range(len(prompts))]
 
@@ -429,7 +432,11 @@ class CounterfactualModel:
             yield
 
     def _generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, least: int, sampling: Mapping[str, Any] | None
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        may_be_empty: bool,
+        sampling: Mapping[str, Any] | None,
     ) -> list[str]:
         import torch
 
@@ -441,7 +448,7 @@ class CounterfactualModel:
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,
-                min_new_tokens=least,
+                begin_suppress_tokens=None if may_be_empty else list(self.markers),
                 eos_token_id=end,
                 pad_token_id=pad,
                 **{**GREEDY, **(sampling or {})},

@@ -60,9 +60,7 @@ class CounterfactualResponder:
         self.shares_vocabulary = _same_vocabulary(counterfactual, model, tokenizer)
         self._reader = PromptReader(tokenizer)
         ends = model.generation_config.eos_token_id
-        ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
-        known = counterfactual.tokenizer.eos_token_id in ends
-        self._ends = tuple(dict.fromkeys((counterfactual.tokenizer.eos_token_id, *ends)))
+        known = counterfactual.tokenizer.eos_token_id in (ends if isinstance(ends, list) else [ends])
         self._refusals: dict[Request, float] = {}
         self._stop = None if known else StopTokens((counterfactual.tokenizer.eos_token_id,), frozenset())
 
@@ -143,7 +141,7 @@ class CounterfactualResponder:
                 self.counterfactual.complete(
                     [scripts[place].reads for place in places for _ in range(writing.copies)],
                     max_new_tokens=limit,
-                    least=0 if may_be_empty else 1,
+                    may_be_empty=may_be_empty,
                     sampling=writing.sampling,
                 )
             )
@@ -160,13 +158,15 @@ class CounterfactualResponder:
         if asked is None:
             position = 1 if prompt.ids[:1] == (self._reader.tokenizer.bos_token_id,) else 0
             facts = self.counterfactual.prompt.facts_ids(decision.edits)
-            return Context((Insertion(position, tuple(facts)),), self._stop, self._ends)
+            return Context((Insertion(position, tuple(facts)),), self._stop, self.counterfactual.markers)
         answer = _begun(prompt)
         own = len(prompt.ids) if answer is None else self._reader.token_at(prompt.ids, answer.start)
         request = self._request(prompt, decision, asked)
         read = self.counterfactual.prompt.ids(request.edits, request.query, conversational=True)
         # an answer that is begun may be whole already
-        return Context((Insertion(0, tuple(read), replaces=own),), self._stop, () if request.begun else self._ends)
+        return Context(
+            (Insertion(0, tuple(read), replaces=own),), self._stop, () if request.begun else self.counterfactual.markers
+        )
 
     def _request(self, prompt: RowPrompt, decision: Decision, asked: Turn | None) -> Request:
         if asked is None:

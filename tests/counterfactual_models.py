@@ -101,13 +101,14 @@ class Refusing(Echo):
 
 
 class Hesitating(Echo):
-    """An `Echo` that would sooner end at once than answer, but not by much."""
+    """An `Echo` that would sooner end at once, or begin another turn, than answer, but not by much."""
 
     def forward(self, input_ids=None, attention_mask=None, **options):
         outputs = super().forward(input_ids=input_ids, attention_mask=attention_mask, **options)
         for row, ids in enumerate(input_ids.tolist()):
             if tiny_tokenizer().decode(ids).endswith(("assistant\n", f"\n\n{STUB}")):
-                outputs.logits[row, -1, tiny_tokenizer().eos_token_id] = 20.4
+                outputs.logits[row, -1, tiny_tokenizer().eos_token_id] = 22.0
+                outputs.logits[row, -1, tiny_tokenizer().convert_tokens_to_ids("<|im_start|>")] = 21.5
         return outputs
 
 
