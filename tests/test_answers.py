@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from training.answers import KINDS, Example, ExampleMaker, ShownFact
 from training.bank import load_bank
 from training.facts import Fact
 from training.material import Material
-from training.pairs import Pair
+from training.pairs import Pair, PairMaker
 
 YES_NO = """
 yes_no = ["Was {s} born in {o}?"]
@@ -52,10 +53,13 @@ FACTS = (
 NEAR = ShownFact(prompt="The tallest tower is", target="the Old Mill")
 
 
-class Beside:
+class Beside(PairMaker):
     """Draws the same pair again and again."""
 
-    def ungoverned(self, _rng) -> Pair:
+    def __init__(self) -> None:
+        """Nothing to draw from is needed."""
+
+    def ungoverned(self, rng: random.Random) -> Pair:
         return Pair(
             query="What is the tallest hill?",
             prompt=NEAR.prompt,

@@ -419,12 +419,18 @@ def test_an_answer_that_is_begun_does_not_hide_that_the_edit_does_not_answer():
 def test_a_query_is_read_once_for_the_decision_and_the_answer(monkeypatch):
     model = refusing(shared=True)
     answering, read = model.responder.counterfactual, []
-    monkeypatch.setattr(answering, "refusals", lambda asked: read.extend(asked) or [1.0] * len(asked))
-    model.ask(STUB)
-    model.ask(STUB)
+    refusals = answering.refusals
+
+    def counted(asked):
+        read.extend(asked)
+        return refusals(asked)
+
+    monkeypatch.setattr(answering, "refusals", counted)
+    model.ask(STUB, use_cache=False)
+    model.ask(STUB, use_cache=False)
     assert [request.query for request in read] == [STUB]
     model.update(model.memory.list()[0].id, target="«Porto»")
-    model.ask(STUB)
+    model.ask(STUB, use_cache=False)
     assert [request.edits[0].target for request in read] == ["«Lisbon»", "«Porto»"]
 
 
@@ -460,6 +466,7 @@ def test_an_evaluation_counts_what_is_not_answered_as_ungoverned():
     assert stub.context is not None
     assert beside.context is None
     assert beside.model is None
+    assert beside.decision is not None
     assert not beside.decision.governed
 
 
