@@ -99,7 +99,7 @@ def test_a_published_run_stands_alone(run):
 def test_the_tables_can_be_written_anew(page):
     text = page.read_text(encoding="utf-8")
     runs = [path for path in RUNS if f"\n## {path.name}\n" in text]
-    assert len(runs) == 2
+    assert len(runs) >= 2
     for path in runs:
         report = read_report(path / "results.json")
         assert written(text, path.name, report, page.name) == text
