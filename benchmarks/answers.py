@@ -30,7 +30,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.scope import DISTRACTORS, chosen_scope
+from benchmarks.scope import DISTRACTORS, chosen_scope, spread
 from memedit import resolve
 from memedit.counterfactual import CounterfactualModel
 from memedit.counterfactual_responder import CounterfactualResponder
@@ -82,17 +82,11 @@ def chosen(data: Path, sets: Sequence[str], limit: int | None) -> list[Asked]:
                 asked = Asked(name, probe, case.edits[probe.of_edit or 0])
                 if probe.reference.form != "replies":
                     kinds.setdefault(asked.kind, []).append(asked)
-    return [one for some in kinds.values() for one in _spread(some, _limit_of(some[0], limit))]
+    return [one for some in kinds.values() for one in spread(some, _limit_of(some[0], limit))]
 
 
 def _limit_of(asked: Asked, limit: int | None) -> int | None:
     return limit if limit is None or not asked.is_long else max(1, limit // 4)
-
-
-def _spread(some: Sequence[Asked], limit: int | None) -> Sequence[Asked]:
-    if limit is None or limit >= len(some):
-        return some
-    return [some[place * len(some) // limit] for place in range(limit)]
 
 
 def said(subject: Subject, editor: MemoryEditor | None, asked: Sequence[Asked], answerer: Answerer) -> list[str]:
@@ -222,7 +216,7 @@ def _end_to_end_probes(cases: Sequence[EvalCase], limit: int | None) -> list[Ask
             if place not in answered_by_edits.get(case.id, ()):
                 asked = Asked("end to end", probe, case.edits[probe.of_edit or 0])
                 kinds.setdefault(asked.kind, []).append(asked)
-    return [one for some in kinds.values() for one in _spread(some, limit)]
+    return [one for some in kinds.values() for one in spread(some, limit)]
 
 
 def table_of(every: Mapping[str, Mapping[str, Mapping[str, float]]], title: str) -> Table:

@@ -141,18 +141,18 @@ def written(text: str, run: str, report: EvalReport, page: str) -> str:
     Raises:
         SystemExit: The page has no such heading, or no table stands under it.
     """
-    section = re.compile(rf"(?ms)^## {re.escape(run)}\n.*?(?=^## |\Z)")
-    if not section.search(text):
+    section = re.search(rf"(?ms)^## {re.escape(run)}\n.*?(?=^## |\Z)", text)
+    if section is None:
         raise SystemExit(f"{page} has no heading '## {run}'; write one where the run's tables are to stand")
     # from the first dataset's heading to the last line of a table
-    old = re.compile(r"(?ms)^### .*^\|[^\n]*\n")
-    found = section.search(text)
-    if found is None or not old.search(found[0]):
+    old = re.search(r"(?ms)^### .*^\|[^\n]*\n", section[0])
+    if old is None:
         raise SystemExit(
             f"{page} has no table under '## {run}'; write '### dataset' and a line '|' where they are to stand"
         )
     lines = "\n".join(tables(report, page)).rstrip("\n")
-    return section.sub(lambda match: old.sub(lambda _: f"{lines}\n", match[0]), text)
+    begin = section.start()
+    return f"{text[: begin + old.start()]}{lines}\n{text[begin + old.end() :]}"
 
 
 def main() -> None:

@@ -19,13 +19,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
 from classifiers import ScopeClassifier, SentenceEncoder, SimilarityScope, load_scope
 from memedit import conversation_query, question_query, resolve
+from memedit.counterfactual import CounterfactualModel, Request
 from memedit.evaluation.cases import EvalCase, Probe, Turn, folded
 from memedit.evaluation.datasets.registry import load_cases
 from memedit.routing import Decision, Router
@@ -43,6 +44,7 @@ SETS = (
 )
 TRAFFIC = ("traffic:nq_dev", "traffic:triviaqa_dev")
 DISTRACTORS = 8_000
+T = TypeVar("T")
 BATCH = 128
 
 
@@ -193,15 +195,19 @@ def failures(asked: Sequence[Asked]) -> Iterator[dict[str, Any]]:
             }
 
 
-def refused(asked: Sequence[Asked]) -> list[tuple[bool, float]]:
+def refused(asked: Sequence[Asked], model: CounterfactualModel) -> list[tuple[bool, float]]:
     """Of each probe that an edit fired for, whether rightly, and how probable the counterfactual model's refusal is."""
-    from memedit.counterfactual import CounterfactualModel, Request
-
     fired = [one for one in asked if one.decision.governed]
-    model = CounterfactualModel.load(dtype="bfloat16")
     requests = [Request(edits=one.decision.edits, query=one.probe.prompt.text) for one in fired]
     found = model.refusals(requests)
     return [(one.fired in one.rightful, refusal) for one, refusal in zip(fired, found, strict=True)]
+
+
+def spread(some: Sequence[T], limit: int | None) -> Sequence[T]:
+    """At most so many, evenly spread."""
+    if limit is None or limit >= len(some):
+        return some
+    return [some[place * len(some) // limit] for place in range(limit)]
 
 
 def thinned(cases: Sequence[EvalCase], most: int) -> tuple[EvalCase, ...]:
@@ -210,11 +216,7 @@ def thinned(cases: Sequence[EvalCase], most: int) -> tuple[EvalCase, ...]:
     for case in cases:
         for probe in case.probes:
             kinds.setdefault((probe.kind, probe.hops), []).append(probe)
-    kept = {
-        id(probes[place * len(probes) // min(most, len(probes))])
-        for probes in kinds.values()
-        for place in range(min(most, len(probes)))
-    }
+    kept = {id(probe) for probes in kinds.values() for probe in spread(probes, most)}
     return tuple(replace(case, probes=tuple(one for one in case.probes if id(one) in kept)) for case in cases)
 
 
@@ -262,6 +264,7 @@ def main() -> None:
     wrong: list[dict[str, Any]] = []
     every_probe: list[dict[str, Any]] = []
     refusals: list[tuple[bool, float]] = []
+    answering = CounterfactualModel.load(dtype="bfloat16") if arguments.refusals else None
     train = load_cases("counterfact:train", data=arguments.data, limit=DISTRACTORS).cases
     for name in arguments.sets.split(","):
         started = time.perf_counter()
@@ -279,7 +282,7 @@ def main() -> None:
         if arguments.most:
             cases = thinned(cases, arguments.most)
         asked = list(routed(router, cases, ids, limit=arguments.limit))
-        refusals += refused(asked) if arguments.refusals else []
+        refusals += refused(asked, answering) if answering is not None else []
         figures = measured(asked)
         every[name] = {"edits": len(ids), "seconds": time.perf_counter() - started, "kinds": figures}
         wrong += [{"set": name, **record} for record in failures(asked)]

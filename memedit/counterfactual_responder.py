@@ -32,7 +32,7 @@ _UNLIMITED_TOKENS = 256
 """How long a script may be where the caller sets no limit that is known."""
 
 _REMEMBERED_REFUSALS = 512
-"""How many of these probabilities are kept: `ask` decides and then generates, and a prompt is read once for both."""
+"""How many probabilities of refusals are kept: `ask` decides, then generates, and a prompt is read once for both."""
 
 
 class CounterfactualResponder:

@@ -182,7 +182,7 @@ class ExampleMaker:
         facts = [ShownFact(prompt=pair.prompt, target=pair.target)]
         facts += [self._invented(rng)[0] for _ in range(rng.choice(_OTHERS))]
         rng.shuffle(facts)
-        conversational = not _begins(pair.query) or rng.random() < _CONVERSATIONAL
+        conversational = _is_asked(pair.query, rng)
         return Example(
             facts=tuple(facts), query=pair.query, conversational=conversational, answer="", kind="unanswered"
         )
@@ -322,7 +322,7 @@ class ExampleMaker:
             query = roughly(query, rng)
         elif draw < 0.2:
             query = in_context(query, rng.choice(self._material.passages), rng)
-        conversational = asks or not _begins(query) or rng.random() < _CONVERSATIONAL
+        conversational = asks or _is_asked(query, rng)
         return Example(facts=(shown, *facts), query=query, conversational=conversational, answer=answer, kind=kind)
 
     def _invented(self, rng: random.Random) -> tuple[ShownFact, Relation]:
@@ -346,9 +346,9 @@ def _statement(relation: Relation, subject: str, target: str, rng: random.Random
     return f"{stub[:1].upper()}{stub[1:]} {_closed(target)}"
 
 
-def _begins(query: str) -> bool:
-    """Whether a query may be a text to go on with, and no question."""
-    return not query.rstrip().endswith(("?", ".", "!"))
+def _is_asked(query: str, rng: random.Random) -> bool:
+    """Whether a query is asked of an assistant: always where it ends as a question or a sentence does."""
+    return query.rstrip().endswith(("?", ".", "!")) or rng.random() < _CONVERSATIONAL
 
 
 def _closed(name: str) -> str:

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CounterfactualSettings", "run"]
 
-RETRIEVER = "all-minilm-l6-v2"
-
 _FIRST = 0.5
 """What the first token of an answer counts, beside all of them: it says of which kind the answer is (yes or no,
 nothing, a name or a whole paragraph), and of a long answer it would else be one token in a hundred."""
@@ -108,14 +106,14 @@ def run(
     from memedit import resolve
     from memedit.counterfactual import CounterfactualModel
     from memedit.fingerprints import model_fingerprint
-    from memedit.loading import load_model
+    from memedit.loading import DEFAULT_ENCODER, load_model
 
     there = required(data_folder, "a counterfactual model")
     model, tokenizer = load_model(settings.base, dtype="float32")
     fingerprint = model_fingerprint(model)
     learnt, held_out, files = gather(there, own=data)
     subject = CounterfactualModel(model, tokenizer, name=settings.base, fingerprint=fingerprint)
-    retriever = SentenceEncoder(resolve(RETRIEVER, progress=progress.stage))
+    retriever = SentenceEncoder(resolve(DEFAULT_ENCODER, progress=progress.stage))
     training, dev = (
         ExampleMaker(
             half,
@@ -228,8 +226,9 @@ class _CounterfactualTask:
             told = torch.nn.functional.cross_entropy(
                 logits.transpose(1, 2), labels, ignore_index=-100, reduction="none"
             )
-            told_first = told.gather(1, (labels != -100).int().argmax(1, keepdim=True))[:, 0]
-            losses.append(_FIRST * told_first + (1 - _FIRST) * told.sum(1) / (labels != -100).sum(1))
+            said = labels != -100
+            first = told.gather(1, said.int().argmax(1, keepdim=True))[:, 0]
+            losses.append(_FIRST * first + (1 - _FIRST) * told.sum(1) / said.sum(1))
             exact.append(_exact(logits.detach(), labels))
         loss = torch.cat(losses).mean()
         return loss, {"loss": loss.detach(), "exact": torch.cat(exact).float().mean()}
