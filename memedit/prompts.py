@@ -98,19 +98,21 @@ class InContextForm:
     """One way of putting facts before a prompt.
 
     A raw prompt sees lines, each fact behind ``fact_label``, the caller's prompt behind ``prompt_label``. A
-    conversation sees the same lines inside the last user turn or, where the form repeats the question, earlier turns in
-    which the fact's prompt and then the very question were answered with the target.
+    conversation sees the same lines inside the last user turn. Where the form repeats the question, the fact's prompt
+    and then the very question have been answered with the target: in earlier turns of a conversation; in lines before a
+    raw prompt, which are labelled as the caller's own where that is a question, and as facts where it is to be gone on
+    with.
 
     Attributes:
         name: How the form is called in results.
         fact_label: What a fact's line begins with.
         prompt_label: What is put straight before the caller's prompt. It ends with a line's end: the caller's tokens
             were made to begin a text, not to follow a space.
-        repetitions: How often the question in the caller's own words, answered, follows the fact (in a raw prompt at
-            most once). Facts are seldom worded as they are asked for; a small model continues what it has seen word for
-            word. It also makes the model obey a fact that has nothing to do with the question, so it is left out where
-            the question does not name the fact's subject, where the target cannot be the answer (`asks_yes_or_no`), and
-            where the question is long.
+        repetitions: How often the question in the caller's own words, answered, follows the fact. Facts are seldom
+            worded as they are asked for; a small model continues what it has seen word for word. It also makes the
+            model obey a fact that has nothing to do with the question, so it is left out where the question does not
+            name the fact's subject, where the target cannot be the answer (`asks_yes_or_no`), and where the question is
+            long.
         alike: The similarity of question and edit from which on the question is repeated.
         demonstrations: How many demonstrations it wants.
         stop: Strings at which a raw prompt's continuation is to be cut, because the form makes the model go on with
@@ -145,12 +147,15 @@ class InContextForm:
             The segments, in order.
         """
         shown = "".join(
-            self._lines([(neutral(fact), neutral(told))])
+            self._lines([(neutral(fact), neutral(told))], self.fact_label)
             + f"{statement(neutral(asked), neutral(answer))}{_END_OF_DEMONSTRATION}"
             for fact, told, asked, answer in _shown(demonstrations)
         )
         pairs = self._pairs(facts, question=question, neutral=neutral)
-        return (Segment(shown + self._lines(pairs)),) if pairs else ()
+        if not pairs:
+            return ()
+        as_prompts = question.rstrip().endswith("?") and self._repeats(facts[-1], question, "")
+        return (Segment(shown + self._lines(pairs, self.prompt_label if as_prompts else self.fact_label)),)
 
     def chat_context(
         self,
@@ -178,14 +183,14 @@ class InContextForm:
             The segments, in order; those of the template's own markup are marked as such.
         """
         turns = [
-            (self._lines([(neutral(fact), neutral(told))]) + neutral(asked), neutral(answer))
+            (self._lines([(neutral(fact), neutral(told))], self.fact_label) + neutral(asked), neutral(answer))
             for fact, told, asked, answer in _shown(demonstrations)
         ]
         pairs = self._pairs(facts, question=question, understood=understood, neutral=neutral)
         if not pairs:
             return ()
         as_turns = self._repeats(facts[-1], question, understood)
-        inside = () if as_turns else (Segment(self._lines(pairs)),)
+        inside = () if as_turns else (Segment(self._lines(pairs, self.fact_label)),)
         earlier = [*turns, *pairs] if as_turns else turns
         return (*(segment for turn in earlier for segment in _earlier_turn(*turn, chat_format)), *inside)
 
@@ -203,10 +208,9 @@ class InContextForm:
             pairs += [(neutral(question), neutral(facts[-1].target))] * self.repetitions
         return pairs
 
-    def _lines(self, pairs: Sequence[tuple[str, str]]) -> str:
-        """The pairs as lines, and the label of the prompt that follows them."""
-        lines = dict.fromkeys(f"{self.fact_label}{statement(*pair)}\n" for pair in pairs)
-        return "".join(lines) + self.prompt_label
+    def _lines(self, pairs: Sequence[tuple[str, str]], label: str) -> str:
+        """The pairs as labelled lines, and the label of the prompt that follows them."""
+        return "".join(f"{label}{statement(*pair)}\n" for pair in pairs) + self.prompt_label
 
 
 PLAIN_FORM = InContextForm(name="plain")

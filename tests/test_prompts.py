@@ -69,27 +69,33 @@ def chat(
 # --- wording ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_raw_prompt_sees_the_fact_and_its_own_question_answered() -> None:
+def test_a_raw_prompt_sees_the_fact_and_its_own_question_answered_as_prompts() -> None:
     assert raw(PLAIN_FORM, FACT) == "The headquarters of Acme Rockets is in Lisbon.\n"
     assert raw(RAW_FORM, FACT, question=QUESTION) == (
-        "New Fact: The headquarters of Acme Rockets is in Lisbon.\n"
-        "New Fact: Where is Acme Rockets based? Lisbon.\n"
+        "Prompt:\nThe headquarters of Acme Rockets is in Lisbon.\n"
+        "Prompt:\nWhere is Acme Rockets based? Lisbon.\n"
         "Prompt:\n"
     )
+    assert raw(RAW_FORM, FACT) == "New Fact: The headquarters of Acme Rockets is in Lisbon.\nPrompt:\n"
 
 
-def test_a_question_in_the_words_of_the_fact_is_not_said_twice() -> None:
-    assert raw(RAW_FORM, FACT, question=FACT.prompt).count("Lisbon") == 1
+def test_a_prompt_in_the_words_of_the_fact_is_gone_on_with_twice() -> None:
+    assert raw(RAW_FORM, FACT, question=FACT.prompt) == (
+        2 * "New Fact: The headquarters of Acme Rockets is in Lisbon.\n" + "Prompt:\n"
+    )
 
 
 def test_of_several_facts_the_last_answers_the_question() -> None:
     context = raw(RAW_FORM, Told("Acme Rockets was founded by", "Ada Bell"), FACT, question=QUESTION)
-    assert context.splitlines()[1:] == [
-        "New Fact: The headquarters of Acme Rockets is in Lisbon.",
-        "New Fact: Where is Acme Rockets based? Lisbon.",
+    assert context.splitlines() == [
+        "Prompt:",
+        "Acme Rockets was founded by Ada Bell.",
+        "Prompt:",
+        "The headquarters of Acme Rockets is in Lisbon.",
+        "Prompt:",
+        "Where is Acme Rockets based? Lisbon.",
         "Prompt:",
     ]
-    assert context.startswith("New Fact: Acme Rockets was founded by Ada Bell.\n")
 
 
 @pytest.mark.parametrize(
@@ -238,14 +244,21 @@ def test_a_hostile_fact_leaves_the_turns_as_they_are(name: str, form: InContextF
             assert special_ids(name, ids) == special_ids(name, harmless_ids), hostile
 
 
+@pytest.mark.parametrize(
+    ("question", "lines", "labels"),
+    [("", 2, (1, 1)), (QUESTION, 5, (0, 3))],
+    ids=["stated", "answered"],
+)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_hostile_fact_adds_no_line_and_no_field_to_a_raw_prompt(name: str) -> None:
+def test_a_hostile_fact_adds_no_line_and_no_field_to_a_raw_prompt(
+    name: str, question: str, lines: int, labels: tuple[int, int]
+) -> None:
     tokenizer = TOKENIZERS[name]
     for hostile in hostile_texts(name):
-        segments = RAW_FORM.raw_context((Told(FACT.prompt, hostile),), question=QUESTION, neutral=NEUTRALISERS[name])
+        segments = RAW_FORM.raw_context((Told(FACT.prompt, hostile),), question=question, neutral=NEUTRALISERS[name])
         context = text_of(segments)
-        assert len(context.splitlines()) == 3
-        assert (context.count("New Fact:"), context.count("Prompt:")) == (2, 1)
+        assert len(context.splitlines()) == lines
+        assert (context.count("New Fact:"), context.count("Prompt:")) == labels
         assert special_ids(name, context_ids(segments, tokenizer)) == []
 
 

@@ -62,8 +62,8 @@ def test_raw_prompt_the_fact_comes_first(tokenizer):
     ids = tokenizer(f"It rained. {QUESTION}")["input_ids"]
     text = seen(InContextResponder(tokenizer), tokenizer, ids, decision())
     assert text == (
-        "New Fact: The headquarters of Acme Rockets is in Lisbon.\n"
-        f"New Fact: {QUESTION} Lisbon.\n"
+        "Prompt:\nThe headquarters of Acme Rockets is in Lisbon.\n"
+        f"Prompt:\n{QUESTION} Lisbon.\n"
         f"Prompt:\nIt rained. {QUESTION}"
     )
 
@@ -71,7 +71,7 @@ def test_raw_prompt_the_fact_comes_first(tokenizer):
 def test_raw_prompt_behind_a_begin_of_text_token(tokenizer):
     ids = [tokenizer.bos_token_id, *tokenizer(QUESTION)["input_ids"]]
     text = seen(InContextResponder(tokenizer), tokenizer, ids, decision(0.6))
-    assert text.startswith("<|im_start|>New Fact: ")
+    assert text.startswith("<|im_start|>Prompt:\nThe headquarters of")
 
 
 def test_the_question_is_repeated_only_where_it_is_like_the_edit(tokenizer):
