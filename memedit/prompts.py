@@ -154,7 +154,7 @@ class InContextForm:
         pairs = self._pairs(facts, question=question, neutral=neutral)
         if not pairs:
             return ()
-        as_prompts = question.rstrip().endswith("?") and self._repeats(facts[-1], question, "")
+        as_prompts = question.rstrip().endswith("?") and self.repeats(facts[-1], question)
         return (Segment(shown + self._lines(pairs, self.prompt_label if as_prompts else self.fact_label)),)
 
     def chat_context(
@@ -189,12 +189,19 @@ class InContextForm:
         pairs = self._pairs(facts, question=question, understood=understood, neutral=neutral)
         if not pairs:
             return ()
-        as_turns = self._repeats(facts[-1], question, understood)
+        as_turns = self.repeats(facts[-1], question, understood)
         inside = () if as_turns else (Segment(self._lines(pairs, self.fact_label)),)
         earlier = [*turns, *pairs] if as_turns else turns
         return (*(segment for turn in earlier for segment in _earlier_turn(*turn, chat_format)), *inside)
 
-    def _repeats(self, fact: Fact, question: str, understood: str) -> bool:
+    def repeats(self, fact: Fact, question: str, understood: str = "") -> bool:
+        """Whether the form repeats a question, answered, behind a fact.
+
+        Args:
+            fact: The most relevant fact.
+            question: What would be repeated; empty: nothing can be.
+            understood: The question with what it leans on.
+        """
         short = 0 < len(question.strip()) <= MAX_REPEATED_CHARACTERS
         wanted = self.repetitions > 0 and short and _names_subject(f"{question} {understood}", fact)
         return wanted and not asks_yes_or_no(question, fact.target)
@@ -204,7 +211,7 @@ class InContextForm:
     ) -> list[tuple[str, str]]:
         """Prompts and their answers, harmless: each fact, then the question where it is repeated."""
         pairs = [(neutral(fact.prompt), neutral(fact.target)) for fact in facts]
-        if facts and self._repeats(facts[-1], question, understood):
+        if facts and self.repeats(facts[-1], question, understood):
             pairs += [(neutral(question), neutral(facts[-1].target))] * self.repetitions
         return pairs
 

@@ -146,17 +146,23 @@ class InContextResponder:
 
     def _before_turn(self, prompt: RowPrompt, decision: Decision, chat_format: ChatFormat) -> Context:
         turn = next(turn for turn in reversed(prompt.turns or ()) if turn.role == "user" and turn.content.strip())
-        asked = turn.content if len(turn.content) <= MAX_REPEATED_CHARACTERS else decision.query.text
+        facts = _facts(decision)
+        understood = decision.governing.window if decision.governing is not None else ""
+        behind = _behind(turn.content, decision.query.text, understood)
+        asked = turn.content if not behind and len(turn.content) <= MAX_REPEATED_CHARACTERS else decision.query.text
         question = asked if _similarity(decision) >= self.chat_form.alike else ""
         segments = self.chat_form.chat_context(
-            _facts(decision),
+            facts,
             question=question,
-            understood=decision.governing.window if decision.governing is not None else "",
+            understood=understood,
             neutral=self._neutral,
             chat_format=chat_format,
             demonstrations=self._demonstrated(self.chat_form, decision),
         )
-        return Context(self._insertions(self._reader.token_at(prompt.ids, turn.start), segments))
+        # answered turns go right before the question, so that what stands before it ends with them, not behind them
+        between = behind if self.chat_form.repeats(facts[-1], question, understood) else 0
+        position = self._reader.token_at(prompt.ids, turn.start + between)
+        return Context(self._insertions(position, segments))
 
     def _demonstrated(self, form: InContextForm, decision: Decision) -> tuple[Demonstration, ...]:
         """The demonstrations nearest to the question, the nearest last, as many as the form wants."""
@@ -171,6 +177,14 @@ class InContextResponder:
 def _facts(decision: Decision) -> tuple[Any, ...]:
     """The edits as a form wants them: the most relevant last."""
     return tuple(reversed(decision.edits))
+
+
+def _behind(content: str, question: str, understood: str) -> int:
+    """Where in a turn the question begins that it ends with; 0 where it is all of the turn, or not what was matched."""
+    content = content.rstrip()
+    if understood != question or not content.endswith(question) or not content[: -len(question)].strip():
+        return 0
+    return len(content) - len(question)
 
 
 def _similarity(decision: Decision) -> float:

@@ -94,6 +94,33 @@ def test_conversation_the_context_stands_in_the_last_user_turn(tokenizer):
     )
 
 
+def test_behind_other_text_the_answered_turns_stand_right_before_the_question(tokenizer):
+    ids = chat_ids(tokenizer, f"It rained. {QUESTION}")
+    turns = turns_of(tokenizer, seen(InContextResponder(tokenizer), tokenizer, ids, decision()))
+    assert [(turn.role, turn.content) for turn in turns] == [
+        ("user", f"It rained. {EDIT.prompt}"),
+        ("assistant", "Lisbon."),
+        ("user", QUESTION),
+        ("assistant", "Lisbon."),
+        ("user", QUESTION),
+        ("assistant", "Lisbon."),
+        ("user", QUESTION),
+    ]
+
+
+def test_where_another_part_of_the_turn_was_matched_it_is_repeated_whole(tokenizer):
+    asked = f"{QUESTION} Be brief."
+    decided = decision()
+    decided = replace(decided, query=Query("Be brief.", ("Be brief.", asked, QUESTION)))
+    turns = turns_of(tokenizer, seen(InContextResponder(tokenizer), tokenizer, chat_ids(tokenizer, asked), decided))
+    assert [turn.content for turn in turns if turn.role == "user"] == [EDIT.prompt, asked, asked, asked]
+
+
+def test_what_is_not_repeated_stands_before_the_whole_turn(tokenizer):
+    text = seen(InContextResponder(tokenizer), tokenizer, chat_ids(tokenizer, f"It rained. {QUESTION}"), decision(0.5))
+    assert f"New Fact: {EDIT.prompt} Lisbon.\nPrompt:\nIt rained. {QUESTION}" in text
+
+
 def test_conversation_earlier_turns_answer_the_very_question(tokenizer):
     turns = turns_of(
         tokenizer,
