@@ -1,8 +1,8 @@
 """In what words a model sees the edit that governs a prompt: in-context editing (IKE, Zheng et al. 2023).
 
-A form turns facts into segments of text that are spliced in front of what the caller wrote: before a raw prompt, or at
-the start of the last user turn of a templated one. The caller's own tokens stay as they are. Which form is the default
-was decided by measurement: ``benchmarks/prompt_forms.py`` prints the figures.
+A form turns facts into segments of text that are spliced in front of what the caller wrote: before a raw prompt, or in
+the last user turn of a templated one. The caller's own tokens stay as they are. Which form is the default was decided
+by measurement: ``benchmarks/prompt_forms.py`` prints the figures.
 
 This file knows nothing of memories, routing or generation.
 """
@@ -167,7 +167,7 @@ class InContextForm:
         chat_format: ChatFormat,
         demonstrations: Sequence[Demonstration] = (),
     ) -> tuple[Segment, ...]:
-        """What is spliced at the start of the last user turn's content.
+        """What is spliced into the last user turn's content: at its start or, answered turns, before its question.
 
         Args:
             facts: The facts in scope, the most relevant last.

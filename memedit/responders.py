@@ -126,7 +126,10 @@ class InContextResponder:
         return
 
     def context(self, prompt: RowPrompt, decision: Decision) -> Context:
-        """The facts before a raw prompt, or before the last user turn's words in a conversation."""
+        """The facts before a raw prompt, or before the last user turn's words in a conversation.
+
+        Answered turns stand right before the question, behind what else that turn says.
+        """
         chat_format = self._reader.chat_format
         if prompt.turns is None or chat_format is None:
             return self._before_text(prompt, decision)
