@@ -128,7 +128,7 @@ def check_sh(code: str, _: Path) -> None:
     """Commands that would install or measure: the shell can parse them, and make knows its targets."""
     subprocess.run(["bash", "-n"], input=code, text=True, check=True, timeout=60)
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for line in code.splitlines():
+    for line in code.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ["make"] and not set(words[1:]) <= targets:
             raise PageError(f"{line!r}: the Makefile has {', '.join(sorted(targets))}")
