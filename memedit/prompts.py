@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from memedit.chat_format import ChatFormat
 from memedit.demonstrations import Demonstration
-from memedit.queries import last_sentence
+from memedit.queries import QUESTION_MARKS, last_sentence
 from memory_store.records import MAX_TEXT_CHARACTERS
 
 __all__ = [
@@ -151,11 +151,11 @@ class InContextForm:
             + f"{statement(neutral(asked), neutral(answer))}{_END_OF_DEMONSTRATION}"
             for fact, told, asked, answer in _shown(demonstrations)
         )
-        pairs = self._pairs(facts, question=question, neutral=neutral)
-        if not pairs:
+        if not facts:
             return ()
-        as_prompts = question.rstrip().endswith("?") and self.repeats(facts[-1], question)
-        return (Segment(shown + self._lines(pairs, self.prompt_label if as_prompts else self.fact_label)),)
+        repeated = question if self.repeats(facts[-1], question) else ""
+        label = self.prompt_label if repeated.rstrip().endswith(QUESTION_MARKS) else self.fact_label
+        return (Segment(shown + self._lines(self._pairs(facts, repeated, neutral), label)),)
 
     def chat_context(
         self,
@@ -186,10 +186,10 @@ class InContextForm:
             (self._lines([(neutral(fact), neutral(told))], self.fact_label) + neutral(asked), neutral(answer))
             for fact, told, asked, answer in _shown(demonstrations)
         ]
-        pairs = self._pairs(facts, question=question, understood=understood, neutral=neutral)
-        if not pairs:
+        if not facts:
             return ()
         as_turns = self.repeats(facts[-1], question, understood)
+        pairs = self._pairs(facts, question if as_turns else "", neutral)
         inside = () if as_turns else (Segment(self._lines(pairs, self.fact_label)),)
         earlier = [*turns, *pairs] if as_turns else turns
         return (*(segment for turn in earlier for segment in _earlier_turn(*turn, chat_format)), *inside)
@@ -206,13 +206,11 @@ class InContextForm:
         wanted = self.repetitions > 0 and short and _names_subject(f"{question} {understood}", fact)
         return wanted and not asks_yes_or_no(question, fact.target)
 
-    def _pairs(
-        self, facts: Sequence[Fact], *, question: str, neutral: Neutraliser, understood: str = ""
-    ) -> list[tuple[str, str]]:
-        """Prompts and their answers, harmless: each fact, then the question where it is repeated."""
+    def _pairs(self, facts: Sequence[Fact], repeated: str, neutral: Neutraliser) -> list[tuple[str, str]]:
+        """Prompts and their answers, harmless: each fact, then the question that is repeated, if one is."""
         pairs = [(neutral(fact.prompt), neutral(fact.target)) for fact in facts]
-        if facts and self.repeats(facts[-1], question, understood):
-            pairs += [(neutral(question), neutral(facts[-1].target))] * self.repetitions
+        if repeated:
+            pairs += [(neutral(repeated), neutral(facts[-1].target))] * self.repetitions
         return pairs
 
     def _lines(self, pairs: Sequence[tuple[str, str]], label: str) -> str:
@@ -269,7 +267,7 @@ def asks_yes_or_no(question: str, target: str) -> bool:
         True for "Is Acme based in Lisbon?" and "Was it founded in Rome?"; the second kind is known in English alone.
         "Can you tell me where Acme is based?" asks for no yes or no.
     """
-    if not question.rstrip().endswith(("?", "？")):
+    if not question.rstrip().endswith(QUESTION_MARKS):
         return False
     if target.strip() and target.strip().casefold() in question.casefold():
         return True

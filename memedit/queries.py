@@ -19,6 +19,7 @@ from memedit.errors import InvalidPromptError
 
 __all__ = [
     "MAX_WINDOW_WORDS",
+    "QUESTION_MARKS",
     "Query",
     "Utterance",
     "conversation_query",
@@ -29,6 +30,9 @@ __all__ = [
 
 MAX_WINDOW_WORDS = 100
 """A longer stretch of text is never a window: its embedding says what the document is about, not what is asked."""
+
+QUESTION_MARKS = ("?", "？")
+"""What a question ends with."""
 
 MAX_QUESTIONS = 3
 """Of the questions inside a longer text, this many are windows, counted from the end."""
@@ -110,7 +114,7 @@ def question_query(text: str) -> Query:
     whole = " ".join(sentences)
     if _words(whole) <= MAX_WINDOW_WORDS:
         windows.append(whole)
-    questions = [sentence for sentence in sentences[:-1] if sentence.endswith(("?", "？"))]
+    questions = [sentence for sentence in sentences[:-1] if sentence.endswith(QUESTION_MARKS)]
     windows.extend(reversed(questions[-MAX_QUESTIONS:]))
     return _query(windows)
 

@@ -28,6 +28,8 @@ from memedit.rows import PromptReader
 
 EDIT = Edit(prompt="The headquarters of Acme Rockets is in", target="Lisbon", subject="Acme Rockets", id="e1")
 QUESTION = "Where is Acme Rockets based?"
+ANSWERED_AND_ASKED = [("assistant", "Lisbon."), ("user", QUESTION)] * 3
+"""What follows the edit's prompt: its target, the question answered with it twice, and the question."""
 
 
 def decision(similarity=0.95, text=QUESTION, edits=(EDIT,)):
@@ -97,15 +99,7 @@ def test_conversation_the_context_stands_in_the_last_user_turn(tokenizer):
 def test_behind_other_text_the_answered_turns_stand_right_before_the_question(tokenizer):
     ids = chat_ids(tokenizer, f"It rained. {QUESTION}")
     turns = turns_of(tokenizer, seen(InContextResponder(tokenizer), tokenizer, ids, decision()))
-    assert [(turn.role, turn.content) for turn in turns] == [
-        ("user", f"It rained. {EDIT.prompt}"),
-        ("assistant", "Lisbon."),
-        ("user", QUESTION),
-        ("assistant", "Lisbon."),
-        ("user", QUESTION),
-        ("assistant", "Lisbon."),
-        ("user", QUESTION),
-    ]
+    assert [(turn.role, turn.content) for turn in turns] == [("user", f"It rained. {EDIT.prompt}"), *ANSWERED_AND_ASKED]
 
 
 def test_where_another_part_of_the_turn_was_matched_it_is_repeated_whole(tokenizer):
@@ -126,15 +120,7 @@ def test_conversation_earlier_turns_answer_the_very_question(tokenizer):
         tokenizer,
         seen(InContextResponder(tokenizer), tokenizer, chat_ids(tokenizer, QUESTION), decision()),
     )
-    assert [(turn.role, turn.content) for turn in turns] == [
-        ("user", EDIT.prompt),
-        ("assistant", "Lisbon."),
-        ("user", QUESTION),
-        ("assistant", "Lisbon."),
-        ("user", QUESTION),
-        ("assistant", "Lisbon."),
-        ("user", QUESTION),
-    ]
+    assert [(turn.role, turn.content) for turn in turns] == [("user", EDIT.prompt), *ANSWERED_AND_ASKED]
 
 
 def test_a_question_that_leans_on_an_earlier_turn_names_the_subject_by_it(tokenizer):
