@@ -23,7 +23,7 @@ from memedit.evaluation.datasets.probes import probe
 from memedit.evaluation.tuning import Trial, Tunable, candidates, tune
 from memory_store import Edit
 
-TUNED = ["ft-m", "ft-l", "lora", "adalora", "grace", "wise", "t-patcher", "rome", "memit", "alphaedit"]
+TUNED = ["ft-m", "ft-l", "lora", "adalora", "grace", "wise", "t-patcher", "rome", "memit", "pmet", "alphaedit"]
 
 
 def case(number: int) -> EvalCase:
@@ -70,6 +70,11 @@ def small(tried: list[Any] | None = None, *, fails: float | None = None) -> Any:
 def test_every_combination_is_tried_once_with_depths_as_layers() -> None:
     made = candidates({"layer": (0.0, 0.5, 0.52, 1.0), "rate": (1, 2)}, layers=3)
     assert made == [{"layer": layer, "rate": rate} for layer in (0, 1, 2) for rate in (1, 2)]
+
+
+def test_a_span_of_layers_is_two_depths() -> None:
+    made = candidates({"layers": ((0.0, 0.5), (0.5, 1.0), (0.2, 0.3))}, layers=5)
+    assert made == [{"layers": (0, 1, 2)}, {"layers": (2, 3, 4)}, {"layers": (1,)}]
 
 
 def test_a_layer_that_tracing_names_is_tried_as_well() -> None:

@@ -53,7 +53,9 @@ INFO = MethodInfo(
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
 
-SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"threshold": (0.2, 0.5), "clamp": (1.0, 4.0)})
+SEARCH: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {"layers": ((0.1, 0.17), (0.14, 0.28)), "threshold": (0.2, 0.5)}
+)
 """What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 

@@ -53,9 +53,7 @@ INFO = MethodInfo(
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
 
-SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {"layer": (0.3, 0.5, 0.75), "learning_rate": (5e-4, 1e-3), "norm_constraint": (1e-3, 5e-3)}
-)
+SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"layer": (0.3, 0.5), "norm_constraint": (2e-3, 5e-3, 1e-2)})
 """What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 

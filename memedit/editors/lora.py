@@ -40,7 +40,7 @@ INFO = MethodInfo(
 )
 
 SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {"rank": (2, 8), "learning_rate": (1e-3, 5e-3), "stop_loss": (0.5, 0.1)}
+    {"rank": (2, 8), "learning_rate": (5e-4, 2e-3), "stop_loss": (0.5, 0.1)}
 )
 """What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 

@@ -42,7 +42,9 @@ INFO = MethodInfo(
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
 
-SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"covariance_weight": (10.0, 100.0), "clamp": (1.0, 4.0)})
+SEARCH: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {"layers": ((0.1, 0.17), (0.14, 0.28)), "covariance_weight": (10.0, 100.0)}
+)
 """What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 

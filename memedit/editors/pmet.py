@@ -12,7 +12,8 @@ This file knows nothing of benchmarks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from memedit.architectures import ARCHITECTURES, architecture_of
@@ -21,7 +22,7 @@ from memedit.editors.editor import MethodInfo
 from memedit.editors.memit import MemitConfig, MemitEditor
 from memedit.editors.subject import Subject
 
-__all__ = ["INFO", "PmetEditor", "create", "default_config"]
+__all__ = ["INFO", "SEARCH", "PmetEditor", "create", "default_config"]
 
 INFO = MethodInfo(
     name="pmet",
@@ -32,6 +33,11 @@ INFO = MethodInfo(
     summary="As MEMIT, with attention's and the MLP's output fitted apart and only the latter written.",
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
+
+SEARCH: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {"layers": ((0.1, 0.17), (0.14, 0.28)), "covariance_weight": (10.0, 100.0)}
+)
+"""What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 
 class PmetEditor(MemitEditor):
@@ -58,9 +64,9 @@ class PmetEditor(MemitEditor):
         return 1 / math.sqrt(left)
 
 
-def create(subject: Subject) -> PmetEditor:
+def create(subject: Subject, config: MemitConfig | None = None) -> PmetEditor:
     """The method for a model."""
-    return PmetEditor(subject)
+    return PmetEditor(subject, config)
 
 
 def default_config(model: Any) -> MemitConfig:

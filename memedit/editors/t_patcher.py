@@ -71,7 +71,7 @@ INFO = MethodInfo(
 )
 
 SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {"learning_rate": (3e-3, 1e-2), "memory_weight": (0.1, 1.0), "beta": (-3.0, -1.0)}
+    {"learning_rate": (2e-2, 5e-2), "memory_weight": (0.1, 1.0), "beta": (-3.0, -1.0)}
 )
 """What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 

@@ -70,9 +70,7 @@ INFO = MethodInfo(
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
 
-SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {"layer": (0.3, 0.6, 0.9), "alpha": (0.5, 2.0), "beta": (4.0, 8.0)}
-)
+SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"layer": (0.6, 0.9), "learning_rate": (1e-2, 3e-2)})
 """What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 

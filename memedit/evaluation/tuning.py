@@ -2,7 +2,7 @@
 
 A method that can be searched is a module with, besides what every method has, ``SEARCH``, the values to try of some
 fields of its config; ``default_config(model)``; and ``create(subject, config)`` (`Tunable`). A value of ``layer`` is a
-depth between 0, the first layer, and 1, the last.
+depth between 0, the first layer, and 1, the last; one of ``layers`` is two depths, of the lowest layer and the highest.
 
 Every combination is tried on some records, one edit at a time, and the best few on twice as many others. Each record's
 prompts are asked as in an evaluation: as a user would, with free greedy decoding. What is counted: the edit's prompt
@@ -149,14 +149,20 @@ def candidates(
     """Every combination of the values to try.
 
     Args:
-        search: The values by field; those of ``layer`` are depths.
+        search: The values by field; those of ``layer`` are depths, those of
+            ``layers`` pairs of them.
         layers: How many layers the model has.
         also_layers: Layers to try besides those.
     """
-    placed = {
-        name: [*(round(one * (layers - 1)) for one in values), *also_layers] if name == "layer" else list(values)
-        for name, values in search.items()
-    }
+
+    def placed_at(depth: float) -> int:
+        return round(depth * (layers - 1))
+
+    placed = {name: list(values) for name, values in search.items()}
+    if "layer" in placed:
+        placed["layer"] = [*map(placed_at, placed["layer"]), *also_layers]
+    if "layers" in placed:
+        placed["layers"] = [tuple(range(placed_at(low), placed_at(high) + 1)) for low, high in placed["layers"]]
     made = [dict(zip(placed, values, strict=True)) for values in product(*placed.values())]
     return [one for place, one in enumerate(made) if one not in made[:place]]
 
