@@ -120,7 +120,7 @@ def test_what_is_tried_is_counted_and_the_best_is_written(
 def test_rome_is_tried_at_the_layers_asked_for(subject: Subject, tmp_path: Path) -> None:
     found = tune("rome", subject, [case(number) for number in range(3)], out=tmp_path, limit=1, also_layers=[2])
     assert [trial.values["layer"] for trial in found.first] == [0, 0, 1, 1, 2, 2]
-    assert [trial.values["clamp"] for trial in found.first] == 3 * [4.0, 10.0]
+    assert [trial.values["learning_rate"] for trial in found.first] == 3 * [1.0, 2.0]
     (entry,) = tomllib.loads((tmp_path / "rome.toml").read_text())["models"]
     assert entry["values"]["layer"] == found.best.values["layer"]
 

@@ -58,7 +58,7 @@ INFO = MethodInfo(
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
 
-SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"layer": (0.1, 0.17, 0.28), "clamp": (4.0, 10.0)})
+SEARCH: Mapping[str, tuple[float, ...]] = MappingProxyType({"layer": (0.17, 0.28), "learning_rate": (1.0, 2.0)})
 """What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 
