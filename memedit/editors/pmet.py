@@ -12,14 +12,13 @@ This file knows nothing of benchmarks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 from memedit.architectures import ARCHITECTURES, architecture_of
 from memedit.editors.chosen import chosen_values
 from memedit.editors.editor import MethodInfo
-from memedit.editors.memit import MemitConfig, MemitEditor
+from memedit.editors.memit import SEARCH, MemitConfig, MemitEditor
 from memedit.editors.subject import Subject
 
 __all__ = ["INFO", "SEARCH", "PmetEditor", "create", "default_config"]
@@ -33,11 +32,6 @@ INFO = MethodInfo(
     summary="As MEMIT, with attention's and the MLP's output fitted apart and only the latter written.",
     models=", ".join(family.title for family in ARCHITECTURES.values()),
 )
-
-SEARCH: Mapping[str, tuple[Any, ...]] = MappingProxyType(
-    {"layers": ((0.1, 0.17), (0.14, 0.28)), "covariance_weight": (10.0, 100.0)}
-)
-"""What ``memedit tune`` tries (`memedit.evaluation.tuning`)."""
 
 
 class PmetEditor(MemitEditor):

@@ -149,8 +149,7 @@ def candidates(
     """Every combination of the values to try.
 
     Args:
-        search: The values by field; those of ``layer`` are depths, those of
-            ``layers`` pairs of them.
+        search: The values by field; those of ``layer`` are depths, those of ``layers`` pairs of them.
         layers: How many layers the model has.
         also_layers: Layers to try besides those.
     """
