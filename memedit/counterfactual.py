@@ -33,7 +33,7 @@ from classifiers.saved_folder import SavedFolder
 from memedit.chat_format import ChatFormat
 from memedit.errors import ConfigError, DataFileError, ModelNotFoundError, UnsupportedCallError
 from memedit.fingerprints import model_fingerprint
-from memedit.passes import logits_of, max_positions, pad_left
+from memedit.passes import folded_head, logits_of, max_positions, pad_left
 from memedit.pretrained import load_model
 from memedit.prompts import Fact, Neutraliser, Segment, context_ids, statement
 
@@ -443,7 +443,7 @@ class CounterfactualModel:
         end = self.tokenizer.eos_token_id
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else end
         ids, mask = pad_left(prompts, device=self.model.device, pad=pad)
-        with torch.inference_mode():
+        with torch.inference_mode(), folded_head(self.model):
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 from classifiers import ScopeCandidate, ScopeClassifier, TextEncoder
 from memedit.chat_format import ChatFormat
 from memedit.counterfactual import GREEDY
-from memedit.passes import pad_left
+from memedit.passes import folded_head, pad_left
 from memedit.prompts import Neutraliser
 from memory_store import Edit, EditMemory, Hit
 
@@ -171,7 +171,7 @@ class Proposer:
         pad = self._tokenizer.pad_token_id
         pad = self._tokenizer.eos_token_id if pad is None else pad
         ids, mask = pad_left(prompts, device=self._model.device, pad=pad)
-        with torch.inference_mode():
+        with torch.inference_mode(), folded_head(self._model):
             out = self._model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=_ANSWER_TOKENS, pad_token_id=pad, **GREEDY
             )

@@ -27,7 +27,7 @@ from memedit.counterfactual_responder import CounterfactualResponder
 from memedit.errors import ConfigError
 from memedit.fingerprints import model_fingerprint
 from memedit.injection import ContextInjection
-from memedit.passes import pad_left
+from memedit.passes import folded_head, pad_left
 from memedit.pulling import cache_folder
 from memedit.queries import Query
 from memedit.recital import Writing
@@ -233,7 +233,7 @@ def _answers(model: Any, tokenizer: Any, responder: Responder, asked: Sequence[t
             end_of_text=end,
             writing=Writing(limit=_ANSWER_TOKENS),
         )
-        with torch.inference_mode():
+        with torch.inference_mode(), folded_head(model):
             out = injection.attach().generate(
                 input_ids=ids,
                 attention_mask=mask,

@@ -7,14 +7,15 @@ nothing of edits, text or tokenizers, and leaves gradients and precision to its 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["logits_of", "max_positions", "pad_left", "positions", "takes"]
+__all__ = ["folded_head", "logits_of", "max_positions", "pad_left", "positions", "takes"]
 
 
 def pad_left(
@@ -52,6 +53,38 @@ def takes(model: Any, argument: str) -> bool:
     return argument in inspect.signature(model.forward).parameters
 
 
+@contextmanager
+def folded_head(model: Any) -> Iterator[None]:
+    """Has a model's head read its rows as one matrix, for the length of a ``with`` block.
+
+    Where logits are wanted for the last tokens alone, a head reads a slice of the hidden states, and PyTorch multiplies
+    such a slice row by row; in 16 bits on a processor it copies the head's weights for each row to do so
+    (pytorch/pytorch#151934), which can take longer than the rest of the model. The numbers are the same but for
+    rounding.
+
+    Args:
+        model: The model. One that does not say what its head is, is left as it is.
+    """
+    get = getattr(model, "get_output_embeddings", None)
+    head = get() if callable(get) else None
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(_fold)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _fold(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    import torch
+
+    hidden, *others = inputs
+    # copied even where is_contiguous(): of a slice with one row the strides are those of what it was cut from
+    return (hidden.clone(memory_format=torch.contiguous_format), *others)
+
+
 def logits_of(
     model: Any,
     rows: Sequence[Sequence[int]],
@@ -80,7 +113,8 @@ def logits_of(
     if keep is not None and takes(model, "logits_to_keep"):
         options["logits_to_keep"] = keep
     call = model if parameters is None else partial(_with_parameters, model, parameters)
-    logits: torch.Tensor = call(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits
+    with folded_head(model):
+        logits: torch.Tensor = call(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits
     return logits if keep is None else logits[:, -keep:]
 
 

@@ -12,7 +12,7 @@ import torch
 from tiny import ARCHITECTURES, VOCABULARY, tiny_model
 from transformers import BloomConfig, BloomForCausalLM
 
-from memedit.passes import logits_of, max_positions, pad_left, positions, takes
+from memedit.passes import folded_head, logits_of, max_positions, pad_left, positions, takes
 
 ROWS = [[7, 8, 9, 10, 11], [12], [13, 14, 15], [16, 17, 18, 19, 20, 21, 22, 23]]
 PAD = 5
@@ -71,6 +71,32 @@ def test_only_the_last_places_are_worked_out(keep: int) -> None:
     with_hook.remove()
     assert widths == [keep]
     torch.testing.assert_close(found, logits_of(model, ROWS)[:, -keep:])
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("keep", [1, 3])
+@torch.inference_mode()
+def test_a_head_reads_a_slice_as_one_matrix(rows: int, keep: int) -> None:
+    model = tiny_model()
+    read: list[torch.Tensor] = []
+    ids = torch.arange(rows * 8).view(rows, 8)
+    plain = model(ids, logits_to_keep=keep).logits
+    with folded_head(model):
+        watching = model.lm_head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        found = model(ids, logits_to_keep=keep).logits
+        watching.remove()
+    width = model.config.hidden_size
+    # what PyTorch asks of a slice that it multiplies as one matrix, lengths of one included
+    assert read[0].stride() == (keep * width, width, 1)
+    torch.testing.assert_close(found, plain)
+    assert not model.lm_head._forward_pre_hooks
+
+
+def test_a_head_is_let_go_of_after_an_error() -> None:
+    model = tiny_model()
+    with pytest.raises(RuntimeError, match="stopped"), folded_head(model):
+        raise RuntimeError("stopped")
+    assert not model.lm_head._forward_pre_hooks
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from memedit.passes import folded_head, positions
 from training.answers import Example, ExampleMaker
 from training.card import CardData, ModelCard, write_card
 from training.config import check_range, settings_json
@@ -272,10 +273,14 @@ class _CounterfactualTask:
             mask[row, width - len(read) - len(answer) :] = 1
             labels[row, longest - len(answer) :] = torch.tensor(answer)
         ids, mask, labels = (part.to(self._device) for part in (ids, mask, labels))
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        outputs = self._model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=longest + 1, use_cache=False
-        )
+        with folded_head(self._model):
+            outputs = self._model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions(mask),
+                logits_to_keep=longest + 1,
+                use_cache=False,
+            )
         return outputs.logits[:, :-1].float(), labels
 
     def save(self, out: Path) -> None:

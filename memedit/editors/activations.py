@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import architecture_of
 from memedit.hooks import running_instead
-from memedit.passes import pad_left, positions, takes
+from memedit.passes import folded_head, pad_left, positions, takes
 
 if TYPE_CHECKING:
     import torch
@@ -193,7 +193,7 @@ class SplitPass:
             whole = {**self._options, "input_ids": ids}
             if "position_ids" in whole:
                 whole["position_ids"] = positions(mask)
-            with torch.no_grad(), ExitStack() as stack:
+            with torch.no_grad(), folded_head(model), ExitStack() as stack:
                 if self._below:
                     stack.callback(self._below[-1].register_forward_hook(self._keep).remove)
                 if takes(model, "logits_to_keep"):
@@ -235,7 +235,7 @@ class SplitPass:
             changed = hidden.index_put((rows, self.places), vectors.to(hidden.dtype), accumulate=True)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-        with ExitStack() as stack:
+        with folded_head(self._model), ExitStack() as stack:
             for name, vectors in added.items():
                 module = self._model.get_submodule(name)
                 hook = module.register_forward_hook(lambda _, __, output, vectors=vectors: add(vectors, output))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from memedit.passes import pad_left, positions, takes
+from memedit.passes import folded_head, pad_left, positions, takes
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def sampled(
 
     ids, mask = pad_left(beginnings, device=model.device)
     cache, drawn = None, []
-    with torch.no_grad():
+    with torch.no_grad(), folded_head(model):
         for _ in range(tokens):
             options: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
             if takes(model, "position_ids"):

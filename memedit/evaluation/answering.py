@@ -17,7 +17,7 @@ from memedit.counterfactual import GREEDY
 from memedit.editors.subject import Subject
 from memedit.errors import UnsupportedCallError
 from memedit.injection import Context, ContextInjection, splice
-from memedit.passes import logits_of, max_positions, pad_left
+from memedit.passes import folded_head, logits_of, max_positions, pad_left
 from memedit.recital import Writing
 
 if TYPE_CHECKING:
@@ -234,6 +234,7 @@ class Answerer:
         """Answers of rows that all have context, or all have none."""
         started = time.perf_counter()
         model = self.subject.model
+        answering = model if batch[0].model is None else batch[0].model
         ids, mask = pad_left([row.ids for row in batch], device=model.device, pad=self._pad)
         end_of_text = model.generation_config.eos_token_id
         ends = end_of_text if isinstance(end_of_text, list) else [end_of_text]
@@ -243,16 +244,17 @@ class Answerer:
             model = ContextInjection(
                 model, mask, contexts, answering=batch[0].model, end_of_text=end, writing=Writing(limit=limit)
             ).attach()
-        elif batch[0].model is not None:
-            model = batch[0].model
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=limit,
-            eos_token_id=end_of_text,
-            pad_token_id=self._pad,
-            **GREEDY,
-        )
+        else:
+            model = answering
+        with folded_head(answering):
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=limit,
+                eos_token_id=end_of_text,
+                pad_token_id=self._pad,
+                **GREEDY,
+            )
         seconds = (time.perf_counter() - started) / len(batch)
         answers = []
         for row in out[:, ids.shape[1] :].tolist():

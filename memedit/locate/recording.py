@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from memedit.architectures import Architecture
 from memedit.errors import UnsupportedCallError
-from memedit.passes import takes
+from memedit.passes import folded_head, takes
 
 if TYPE_CHECKING:
     import torch
@@ -188,6 +188,7 @@ def record(
                 hooks.enter_context(hooked(layer.get_submodule(path).register_forward_hook(after(kept))))
         batch = torch.tensor([list(ids)] * rows, device=model.device)
         options = {"logits_to_keep": places} if takes(model, "logits_to_keep") else {}
+        hooks.enter_context(folded_head(model))
         logits = model(input_ids=batch, use_cache=False, **options).logits[:, -places:]
     if not all(hasattr(one, "keys") for one in taken):
         raise UnsupportedCallError(f"the layers of {architecture.title} do not hand their keys and values to a cache")
