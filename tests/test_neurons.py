@@ -13,7 +13,9 @@ from tiny import VOCABULARY, tiny_model, tiny_tokenizer
 
 from memedit.architectures import ARCHITECTURES, architecture_of
 from memedit.errors import ConfigError, InvalidPromptError
+from memedit.locate import neurons
 from memedit.locate.neurons import (
+    Attributions,
     NeuronConfig,
     attribute,
     changed_probability,
@@ -112,6 +114,29 @@ def test_too_few_steps_are_found_out_and_more_are_taken() -> None:
     answer = likeliest(model)
     assert attribute(model, IDS, answer, steps=10).incompleteness > 0.05
     assert complete_attributions(model, IDS, answer, steps=10).incompleteness < 0.01
+
+
+@pytest.mark.parametrize(
+    ("dtype", "apart", "taken", "kept"),
+    [
+        (torch.bfloat16, [0.2, 0.09, 0.05, 0.06], [20, 40, 80], 0.05),
+        (torch.bfloat16, [0.1, 0.12], [20, 40], 0.1),
+        (torch.float32, [0.2, 0.15, 0.11, 0.009], [20, 40, 80, 160], 0.009),
+    ],
+)
+def test_steps_are_not_taken_where_rounding_is_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, apart: list[float], taken: list[int], kept: float
+) -> None:
+    asked: list[int] = []
+
+    def so_far_apart(*_: Any, steps: int) -> Attributions:
+        asked.append(steps)
+        return Attributions(torch.tensor([[1.0 + apart[len(asked) - 1]]]), torch.tensor([1.0]), 0.5)
+
+    monkeypatch.setattr(neurons, "attribute", so_far_apart)
+    found = complete_attributions(family("llama").to(dtype), IDS, 7, steps=20)
+    assert asked == taken
+    assert found.incompleteness == pytest.approx(kept, abs=1e-6)
 
 
 def test_neurons_are_those_that_enough_prompts_share() -> None:

@@ -62,7 +62,7 @@ class NeuronConfig:
 
     Attributes:
         steps: Steps of the integral (m). Where attributions do not add up to 1%, it is worked out again with twice as
-            many, up to 16 times as many.
+            many, up to 16 times as many (in 16 bits, as long as that halves what is missing).
         threshold: The share of the largest attribution that a neuron has to have (t).
         share: In what share of the prompts it has to have it (p).
     """
@@ -243,18 +243,27 @@ def attribute(model: Any, ids: Sequence[int], answer: int, *, steps: int = 20) -
 def complete_attributions(model: Any, ids: Sequence[int], answer: int, *, steps: int = 20) -> Attributions:
     """As `attribute`, with more steps until attributions add up to 1%, if they can be brought to.
 
+    In 16 bits they often cannot, whatever the steps: SmolLM2's in bfloat16 stay 6 to 13% apart.
+
     Args:
         model: The model.
         ids: The prompt's token ids.
         answer: The token whose probability is measured.
         steps: Steps to begin with. `Attributions.incompleteness` says how far it got.
     """
+    import torch
+
     found = attribute(model, ids, answer, steps=steps)
     for _ in range(_DOUBLINGS):
         if found.incompleteness <= _COMPLETE:
             break
         steps *= 2
-        found = attribute(model, ids, answer, steps=steps)
+        finer = attribute(model, ids, answer, steps=steps)
+        # steps halve what is missing at the least; where they do not, 16 bits are what is missing
+        rounded = torch.finfo(model.dtype).bits < 32 and finer.incompleteness > found.incompleteness / 2
+        found = min(found, finer, key=lambda one: one.incompleteness) if rounded else finer
+        if rounded:
+            break
     return found
 
 
