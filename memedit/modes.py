@@ -233,7 +233,7 @@ def _answers(model: Any, tokenizer: Any, responder: Responder, asked: Sequence[t
             end_of_text=end,
             writing=Writing(limit=_ANSWER_TOKENS),
         )
-        with torch.inference_mode(), folded_head(model):
+        with torch.inference_mode(), folded_head(model if responder.model is None else responder.model):
             out = injection.attach().generate(
                 input_ids=ids,
                 attention_mask=mask,

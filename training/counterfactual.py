@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from memedit.passes import folded_head, positions
+from memedit.passes import folded_head, pad_left, positions
 from training.answers import Example, ExampleMaker
 from training.card import CardData, ModelCard, write_card
 from training.config import check_range, settings_json
@@ -262,17 +262,13 @@ class _CounterfactualTask:
             read = prompt.ids(example.facts, example.query, conversational=example.conversational)
             answer = prompt.answer_ids(example.query, example.answer, conversational=example.conversational)
             rows.append((read, answer))
-        width = max(len(read) + len(answer) for read, answer in rows)
         longest = max(len(answer) for _, answer in rows)
-        ids = torch.zeros((len(rows), width), dtype=torch.long)
-        mask = torch.zeros_like(ids)
+        # padded on the left, so that the answers lie together at the end
+        ids, mask = pad_left([(*read, *answer) for read, answer in rows], device=self._device)
         labels = torch.full((len(rows), longest), -100)
-        for row, (read, answer) in enumerate(rows):
-            # padded on the left, so that the answers lie together at the end
-            ids[row, width - len(read) - len(answer) :] = torch.tensor([*read, *answer])
-            mask[row, width - len(read) - len(answer) :] = 1
+        for row, (_, answer) in enumerate(rows):
             labels[row, longest - len(answer) :] = torch.tensor(answer)
-        ids, mask, labels = (part.to(self._device) for part in (ids, mask, labels))
+        labels = labels.to(self._device)
         with folded_head(self._model):
             outputs = self._model(
                 input_ids=ids,

@@ -260,10 +260,9 @@ def complete_attributions(model: Any, ids: Sequence[int], answer: int, *, steps:
         steps *= 2
         finer = attribute(model, ids, answer, steps=steps)
         # steps halve what is missing at the least; where they do not, 16 bits are what is missing
-        rounded = torch.finfo(model.dtype).bits < 32 and finer.incompleteness > found.incompleteness / 2
-        found = min(found, finer, key=lambda one: one.incompleteness) if rounded else finer
-        if rounded:
-            break
+        if torch.finfo(model.dtype).bits < 32 and finer.incompleteness > found.incompleteness / 2:
+            return min(found, finer, key=lambda one: one.incompleteness)
+        found = finer
     return found
 
 
