@@ -128,6 +128,50 @@ def filled(
     return memory, {folded(edit.prompt): edit.id for edit in memory.iterate()}
 
 
+@dataclass(frozen=True, slots=True)
+class FilledSet:
+    """A development set in memory.
+
+    Attributes:
+        name: Its name; ``traffic`` for ordinary questions, asked of CounterFact's memory.
+        memory: All its edits.
+        ids: Folded prompt of each edit to its id.
+        cases: What is asked.
+    """
+
+    name: str
+    memory: EditMemory
+    ids: dict[str, str]
+    cases: tuple[EvalCase, ...]
+
+
+def filled_sets(
+    encoder: SentenceEncoder, data: Path, names: Sequence[str], *, most: int | None = None
+) -> Iterator[FilledSet]:
+    """One set after the other; the memory of one is closed before the next is filled.
+
+    Args:
+        encoder: The encoder of memories.
+        data: The data folder.
+        names: Sets, and ``traffic``.
+        most: Most probes of a kind, evenly spread; None for all.
+    """
+    train = load_cases("counterfact:train", data=data, limit=DISTRACTORS).cases
+    for name in names:
+        own = "counterfact:dev" if name == "traffic" else name
+        cases = load_cases(own, data=data).cases
+        memory, ids = filled(encoder, cases, train if own == "counterfact:dev" else ())
+        if name == "traffic":
+            cases = tuple(
+                case
+                for source in TRAFFIC
+                for case in load_cases(source, data=data).cases
+                if not for_training(case.probes[0].prompt.text)
+            )
+        with memory:
+            yield FilledSet(name, memory, ids, thinned(cases, most) if most else tuple(cases))
+
+
 def measured(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
     """The figures of a set, by kind of probe."""
     kinds: dict[str, list[Asked]] = {}
@@ -265,32 +309,18 @@ def main() -> None:
     every_probe: list[dict[str, Any]] = []
     refusals: list[tuple[bool, float]] = []
     answering = CounterfactualModel.load(dtype="bfloat16") if arguments.refusals else None
-    train = load_cases("counterfact:train", data=arguments.data, limit=DISTRACTORS).cases
-    for name in arguments.sets.split(","):
-        started = time.perf_counter()
-        own = "counterfact:dev" if name == "traffic" else name
-        cases = load_cases(own, data=arguments.data).cases
-        memory, ids = filled(encoder, cases, train if own == "counterfact:dev" else ())
-        router = Router(memory, encoder, scope)
-        if name == "traffic":
-            cases = tuple(
-                case
-                for source in TRAFFIC
-                for case in load_cases(source, data=arguments.data).cases
-                if not for_training(case.probes[0].prompt.text)
-            )
-        if arguments.most:
-            cases = thinned(cases, arguments.most)
-        asked = list(routed(router, cases, ids, limit=arguments.limit))
+    started = time.perf_counter()
+    for one in filled_sets(encoder, arguments.data, arguments.sets.split(","), most=arguments.most):
+        asked = list(routed(Router(one.memory, encoder, scope), one.cases, one.ids, limit=arguments.limit))
         refusals += refused(asked, answering) if answering is not None else []
         figures = measured(asked)
-        every[name] = {"edits": len(ids), "seconds": time.perf_counter() - started, "kinds": figures}
-        wrong += [{"set": name, **record} for record in failures(asked)]
-        every_probe += [{"set": name, **record} for record in probabilities(asked)]
+        every[one.name] = {"edits": len(one.ids), "seconds": time.perf_counter() - started, "kinds": figures}
+        started = time.perf_counter()
+        wrong += [{"set": one.name, **record} for record in failures(asked)]
+        every_probe += [{"set": one.name, **record} for record in probabilities(asked)]
         for kind, found in figures.items():
-            cells = [f"{100 * found[one]:.1f}" if one in found else "" for one in table_columns]
-            table.add_row(f"{name} ({len(ids):,} edits)", kind, f"{found['probes']:.0f}", *cells)
-        memory.close()
+            cells = [f"{100 * found[column]:.1f}" if column in found else "" for column in table_columns]
+            table.add_row(f"{one.name} ({len(one.ids):,} edits)", kind, f"{found['probes']:.0f}", *cells)
     console.print(table)
     for least in (0.5, 0.9) if arguments.refusals else ():
         counts = [(rightly, refusal >= least) for rightly, refusal in refusals]
