@@ -59,7 +59,8 @@ def test_it_trains_and_tells_the_figures(tmp_path: Path) -> None:
     assert result.stdout.splitlines()[0].startswith("accuracy: 0.")
     assert " -> 0." in result.stdout
     told = result.stderr.splitlines()
-    assert [line.split(":")[0] for line in told[:3]] == ["step 0", "step 10", "step 20"]
+    stage = "measuring on dev records (1) ..."
+    assert [line.split(":")[0] for line in told[:5]] == [stage, "step 0", "step 1 of 20", "step 10", "step 20"]
     assert "ended by: steps" in told[-1]
     assert {path.name for path in (tmp_path / "runs").iterdir()} >= {
         "README.md",
@@ -184,6 +185,33 @@ def test_memedit_finds_it_by_its_entry_point(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "memedit", "train", "scope", "--help"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "memedit train scope --out runs/scope" in ran.stdout
+
+
+def test_a_file_tells_of_stages_once_and_of_steps_every_five_minutes(tmp_path: Path) -> None:
+    output = Output()
+    with (tmp_path / "log").open("w+") as log:
+        output.err = Console(file=log, width=100, highlight=False, markup=False)
+        with training_progress(output) as progress:
+            for done in (0, 1, 2):
+                progress.stage("reading", done, 2)
+            for step, seconds in ((1, 100.0), (2, 399.9), (3, 400.0), (4, 401.0)):
+                progress.step(
+                    StepReport(
+                        step=step,
+                        steps=9,
+                        loss=0.25,
+                        losses={},
+                        learning_rate=0.1,
+                        seconds=seconds,
+                        seconds_left=600 - seconds,
+                    )
+                )
+        log.seek(0)
+        assert log.read().splitlines() == [
+            "reading (2) ...",
+            "step 1 of 9: loss 0.250, 8:20 left",
+            "step 3 of 9: loss 0.250, 3:20 left",
+        ]
 
 
 def test_a_terminal_shows_losses_best_figure_and_time_left(tmp_path: Path) -> None:

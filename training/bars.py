@@ -1,6 +1,7 @@
 """What a person sees of training on a terminal: a bar with losses, the best dev figure and the time left.
 
-Each evaluation is a line of its own, also where there is no terminal and so no bar.
+Each evaluation is a line of its own. Where there is no terminal, and so no bar, the beginning of each stage is a line
+too, and every five minutes one tells how far training has come, so that a file of it says what is being done.
 """
 
 from __future__ import annotations
@@ -42,17 +43,30 @@ def training_progress(output: Output) -> Iterator[Progress]:
         yield _Bars(output, bars)
 
 
+_EVERY = 300.0
+"""Seconds between two lines that tell of steps."""
+
+
 class _Lines:
-    """A line an evaluation."""
+    """A line an evaluation, one at the beginning of a stage, and one in five minutes."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
+        self._begun: set[str] = set()
+        self._told: float | None = None
 
     def stage(self, stage: str, done: int, total: int | None) -> None:
-        """Is not told of."""
+        """Tells that a stage has begun."""
+        if stage not in self._begun and done != total:
+            self._begun.add(stage)
+            self._output.note(f"{printable(stage)} ..." if total is None else f"{printable(stage)} ({total:,}) ...")
 
     def step(self, report: StepReport) -> None:
-        """Is not told of."""
+        """Tells of the first step and, five minutes after the last line, of another."""
+        if self._told is None or report.seconds - self._told >= _EVERY:
+            self._told = report.seconds
+            told = f"step {report.step:,} of {report.steps:,}: loss {report.loss:.3f}"
+            self._output.note(f"{told}, {_clock(report.seconds_left)} left")
 
     def evaluation(self, report: EvaluationReport) -> None:
         """Tells the dev figure that chooses the best state; the log has all of them."""
