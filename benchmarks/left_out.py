@@ -4,9 +4,9 @@
 
 One classifier is trained for each source, without it, and one on all sources, by ``memedit train scope``'s own course
 over fewer steps; all are measured as ``python -m benchmarks.scope`` measures. A column is a classifier, a row a kind of
-probe: in scope the share for which the right edit fired, out of scope the share for which the probe's own edit did (of
-ordinary questions and CounterFact's neighbours: an edit about something else). What a source does for the others' sets
-is read along a row. A run that was stopped goes on where it was when the same command is given again.
+probe: in scope the share for which the right edit fired, out of scope the share for which the own edit did (of ordinary
+questions an edit about something else, of neighbours of CounterFact one of another fact). What a source does for the
+sets of others is read along a row. A run that was stopped goes on where it was when the same command is given again.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ from training import scope
 ALL = "all sources"
 LEFT_OUT = ("counterfact", "zsre", "relations", "traffic", "alias", "bank")
 STEPS, MOST = 400, 150
-ELSEWHERE = frozenset({"same_relation", "unrelated"})
-"""Kinds of probes that another edit may rightly govern, so that only one about something else is counted."""
 
 
 def trained(data: Path, out: Path, without: str, steps: int) -> Path:
@@ -52,9 +50,9 @@ def trained(data: Path, out: Path, without: str, steps: int) -> Path:
 
 def headline(kind: str, figures: Mapping[str, float]) -> float:
     """The one figure of a kind of probe that is shown."""
-    if "right" in figures:
-        return figures["right"]
-    return figures["elsewhere" if kind.split()[0] in ELSEWHERE else "own fires"]
+    if kind == "unrelated":
+        return figures["elsewhere"]
+    return next(figures[name] for name in ("right", "another fact", "own fires") if name in figures)
 
 
 def table_of(every: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Table:

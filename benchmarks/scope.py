@@ -6,7 +6,9 @@
 In scope "right" means that the right edit fired: the probe's own, one that puts the very same prompt, or, in
 CounterFact, one about the same subject and relation in other words. Out of scope "own" means that the case's own edit
 fired, "any" that some edit did and "elsewhere" that this edit's subject is not named in the probe: several edits may be
-about one subject, and a question of one case may rightly be governed by another's edit. CounterFact has 8,000 edits of
+about one subject, and a question of one case may rightly be governed by another's edit. Of CounterFact's neighbours,
+whose relation is known, "another fact" leaves out the edits that state the very fact asked for: about a subject that
+the probe names, and of its relation. CounterFact has 8,000 edits of
 its training split beside its own; the ordinary questions are those that are not trained on, asked of that memory.
 ``--refusals`` has the counterfactual model read what was let through, and counts what it would refuse.
 """
@@ -44,6 +46,7 @@ SETS = (
 )
 TRAFFIC = ("traffic:nq_dev", "traffic:triviaqa_dev")
 DISTRACTORS = 8_000
+COLUMNS = ("right", "wrong edit", "among candidates", "read", "own fires", "any fires", "elsewhere", "another fact")
 T = TypeVar("T")
 BATCH = 128
 
@@ -58,6 +61,7 @@ class Asked:
         own: Ids in memory of the case's edits.
         rightful: Ids of the edits that may fire for it.
         decision: The router's.
+        stating: Ids of the edits that state the fact asked for, of a probe out of scope; None where that is not known.
     """
 
     case: EvalCase
@@ -65,6 +69,7 @@ class Asked:
     own: frozenset[str]
     rightful: frozenset[str]
     decision: Decision
+    stating: frozenset[str] | None = None
 
     @property
     def fired(self) -> str | None:
@@ -87,14 +92,7 @@ def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, li
         ids: Folded prompt of each edit in memory to its id.
         limit: Most probes.
     """
-    relations = counterfact_relations()
-    facts: dict[tuple[str, str], set[str]] = {}
-    known: dict[str, tuple[str, str]] = {}
-    for edit in router.memory.iterate():
-        relation = relations.get(edit.prompt.replace(edit.subject or "", "{}"))
-        if edit.subject and relation:
-            known[edit.id] = (folded(edit.subject), relation)
-            facts.setdefault(known[edit.id], set()).add(edit.id)
+    facts = _StatedFacts(router.memory)
     waiting: list[tuple[EvalCase, Probe]] = [(case, probe) for case in cases for probe in case.probes]
     if limit is not None:
         waiting = waiting[:limit]
@@ -111,8 +109,40 @@ def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, li
             rightful = [own[probe.of_edit]] if probe.of_edit is not None else own if probe.in_scope else []
             exact = ids.get(folded(probe.prompt.text))
             asking = {*rightful, *([exact] if exact else [])}
-            same = (facts[known[one]] for one in asking if one in known)
-            yield Asked(case, probe, frozenset(own), frozenset(asking.union(*same)), decision)
+            same = (facts.like(one) for one in asking)
+            stating = None if probe.in_scope else facts.stating(probe.prompt.text, own[0])
+            yield Asked(case, probe, frozenset(own), frozenset(asking.union(*same)), decision, stating)
+
+
+class _StatedFacts:
+    """Which of the edits in a memory state the same fact, of those whose prompt is a template of CounterFact's."""
+
+    def __init__(self, memory: EditMemory) -> None:
+        templates = counterfact_relations()
+        self._known: dict[str, tuple[str, frozenset[str]]] = {}
+        self._about: dict[str, list[str]] = {}
+        for edit in memory.iterate():
+            relations = templates.get(edit.prompt.replace(edit.subject or "", "{}"))
+            if edit.subject and relations:
+                self._known[edit.id] = (folded(edit.subject), relations)
+                self._about.setdefault(folded(edit.subject), []).append(edit.id)
+
+    def like(self, edit: str) -> set[str]:
+        """The edits about the subject and of the relation of one."""
+        if edit not in self._known:
+            return set()
+        subject, relations = self._known[edit]
+        return self._of(subject, relations)
+
+    def stating(self, text: str, neighbour: str) -> frozenset[str] | None:
+        """The edits about a subject that a text names and of the relation of an edit; None where it is not known."""
+        if neighbour not in self._known:
+            return None
+        named = [subject for subject in self._about if subject in folded(text)]
+        return frozenset().union(*(self._of(subject, self._known[neighbour][1]) for subject in named))
+
+    def _of(self, subject: str, relations: frozenset[str]) -> set[str]:
+        return {one for one in self._about[subject] if self._known[one][1] & relations}
 
 
 def filled(
@@ -201,6 +231,9 @@ def measured(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
             figures["own fires"] = sum(one.fired in one.own for one in wrong) / number
             figures["any fires"] = len(wrong) / number
             figures["elsewhere"] = sum(one.elsewhere for one in wrong) / number
+            known = [(one.fired, one.stating) for one in some if one.stating is not None]
+            if known and some[0].probe.kind == "same_relation":
+                figures["another fact"] = sum(fired not in {None, *stating} for fired, stating in known) / len(known)
         found[kind] = figures
     return found
 
@@ -292,18 +325,7 @@ def main() -> None:
     encoder = SentenceEncoder(folder)
     scope = chosen_scope(arguments.scope, folder)
     console = Console(width=140)
-    table = Table(
-        "set",
-        "probe",
-        "probes",
-        "right",
-        "wrong edit",
-        "among candidates",
-        "read",
-        "own fires",
-        "any fires",
-        "elsewhere",
-    )
+    table = Table("set", "probe", "probes", *COLUMNS)
     every: dict[str, Any] = {}
     wrong: list[dict[str, Any]] = []
     every_probe: list[dict[str, Any]] = []
@@ -319,7 +341,7 @@ def main() -> None:
         wrong += [{"set": one.name, **record} for record in failures(asked)]
         every_probe += [{"set": one.name, **record} for record in probabilities(asked)]
         for kind, found in figures.items():
-            cells = [f"{100 * found[column]:.1f}" if column in found else "" for column in table_columns]
+            cells = [f"{100 * found[column]:.1f}" if column in found else "" for column in COLUMNS]
             table.add_row(f"{one.name} ({len(one.ids):,} edits)", kind, f"{found['probes']:.0f}", *cells)
     console.print(table)
     for least in (0.5, 0.9) if arguments.refusals else ():
@@ -335,8 +357,6 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(every, indent=1))
 
-
-table_columns = ("right", "wrong edit", "among candidates", "read", "own fires", "any fires", "elsewhere")
 
 if __name__ == "__main__":
     main()

@@ -187,9 +187,10 @@ def for_training(question: str) -> bool:
     return hashlib.sha256(question.encode()).digest()[0] % 2 == 0
 
 
-def counterfact_relations() -> dict[str, str]:
-    """Templates of CounterFact's prompts, with ``{}`` for the subject, that stand for one relation of the bank."""
-    return {template: name for template, name in _counterfact_templates()["templates"].items() if isinstance(name, str)}
+def counterfact_relations() -> dict[str, frozenset[str]]:
+    """Templates of CounterFact's prompts, with ``{}`` for the subject, and the relations each may stand for."""
+    known: dict[str, str | list[str]] = _counterfact_templates()["templates"]
+    return {template: frozenset([names] if isinstance(names, str) else names) for template, names in known.items()}
 
 
 def _counterfact_templates() -> dict[str, Any]:
