@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the figures are written")
     arguments = parser.parse_args()
     console = Console(width=160)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     folders: dict[str, Path] = {}
     for without in (ALL, *arguments.without.split(",")):
         folders[without] = trained(arguments.data, arguments.out, without, arguments.steps)

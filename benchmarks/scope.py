@@ -110,7 +110,7 @@ def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, li
             exact = ids.get(folded(probe.prompt.text))
             asking = {*rightful, *([exact] if exact else [])}
             same = (facts.like(one) for one in asking)
-            stating = None if probe.in_scope else facts.stating(probe.prompt.text, own[0])
+            stating = None if probe.in_scope or not own else facts.stating(probe.prompt.text, own[0])
             yield Asked(case, probe, frozenset(own), frozenset(asking.union(*same)), decision, stating)
 
 
