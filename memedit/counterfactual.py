@@ -59,7 +59,7 @@ __all__ = [
 FORMAT_VERSION = 1
 """The format of saved adapters that is written; this one and every older one is read."""
 
-PROMPT_VERSION = 3
+PROMPT_VERSION = 4
 """The wording of `CounterfactualPrompt`, and what an empty answer means; an adapter trained on another is refused."""
 
 MAX_ADAPTER_BYTES = 10_000_000
@@ -69,7 +69,7 @@ MAX_QUERY_CHARACTERS = 8_000
 """Of a longer query the end is kept."""
 
 MAX_REPEATED_CHARACTERS = 80
-"""Targets up to this length stand in a fact a second time, in quotation marks."""
+"""Subjects and targets up to this length stand in a fact a second time, in quotation marks."""
 
 MAX_SHOWN_ALIASES = 5
 """How many of a subject's other names are told."""
@@ -199,14 +199,14 @@ class CounterfactualPrompt:
     def _line(self, edit: Fact) -> str:
         target = self._neutral(edit.target)
         told = statement(self._neutral(edit.prompt), target)
-        if len(target) <= MAX_REPEATED_CHARACTERS:
-            # Behind a quotation mark a word is cut into the tokens that begin an answer; behind a space it mostly is
-            # another token, and what is not a token of the fact cannot be copied but has to be spelt.
-            told = f'{told} ("{target}")'
-        names = [self._neutral(alias) for alias in edit.aliases[:MAX_SHOWN_ALIASES]] if edit.subject else []
-        if edit.subject is None or not names:
-            return told
-        return f"{told} ({self._neutral(edit.subject)} is also known as {', '.join(names)}.)"
+        subject = self._neutral(edit.subject) if edit.subject else ""
+        # Behind a quotation mark a word is cut into the tokens that begin an answer; behind a space it mostly is
+        # another token, and what is not a token of the fact cannot be copied but has to be spelt.
+        quoted = [f'"{name}"' for name in (subject, target) if 0 < len(name) <= MAX_REPEATED_CHARACTERS]
+        if quoted:
+            told = f"{told} ({': '.join(quoted)})"
+        names = [self._neutral(alias) for alias in edit.aliases[:MAX_SHOWN_ALIASES]] if subject else []
+        return f"{told} ({subject} is also known as {', '.join(names)}.)" if names else told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,10 @@ __all__ = ["Mode", "ModeChoice", "TestFact", "Verdict", "choose_mode", "self_tes
 
 Mode = Literal["ike", "serac", "auto"]
 
+_WRONGLY = 0.07
+"""What near misses weigh in the self-test: of the probes that the trained scope classifier lets through one in fourteen
+asks for something else than the edit (109 of 1,531 of five sets, docs/counterfactual.md)."""
+
 _ANSWER_TOKENS = 24
 _LIKE, _UNLIKE = 1.0, 0.7
 """How like the edit its questions are in the self-test, and other questions that a router might take for them."""
@@ -103,8 +107,8 @@ class Verdict:
 
     @property
     def score(self) -> float:
-        """Mean of the two shares, from 0 to 1."""
-        return (self.right / self.of + self.spared / self.of_spared) / 2
+        """Mean of the two shares, weighted as a router sends both kinds; from 0 to 1."""
+        return (1 - _WRONGLY) * self.right / self.of + _WRONGLY * self.spared / self.of_spared
 
     def __str__(self) -> str:
         """The two counts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ FACTS = (
         others=("Turku",),
     ),
 )
-NEAR = ShownFact(prompt="The tallest tower is", target="the Old Mill")
+NEAR = ShownFact(prompt="The tallest tower is", target="the Old Mill", subject="the tallest tower")
 
 
 class Beside(PairMaker):
@@ -67,6 +68,7 @@ class Beside(PairMaker):
             governed=False,
             kind="other subject",
             source="bank",
+            subject="the tallest tower",
         )
 
 
@@ -126,7 +128,9 @@ def test_yes_names_the_target_and_no_says_what_holds(examples: list[Example]):
 
 def test_reversed_is_answered_by_the_subject(examples: list[Example]):
     for example in of_kind(examples, "reversed"):
-        assert example.answer == f"{example.facts[0].subject}."
+        subject = example.answer.removesuffix(".")
+        assert holds(example.facts[0].prompt, subject)
+        assert example.facts[0].subject in (subject, None)
         assert holds(example.query, example.facts[0].target)
 
 
@@ -163,9 +167,42 @@ def test_where_no_fact_answers_nothing_is_said(examples: list[Example]):
     unanswered = of_kind(examples, "unanswered")
     for example in unanswered:
         assert (example.query, example.conversational, example.answer) == ("What is the tallest hill?", True, "")
-        assert NEAR in example.facts
+        shown = [replace(fact, aliases=()) for fact in example.facts]
+        assert NEAR in shown or replace(NEAR, subject=None) in shown
     assert 0.4 < sum(len(example.facts) == 1 for example in unanswered) / len(unanswered) < 0.8
     assert all(example.answer for example in examples if example.kind != "unanswered")
+
+
+def test_a_model_that_may_not_be_silent_is_told_what_to_say_of_another_subject(maker: ExampleMaker):
+    example = next(one for one in map(maker.example, range(200)) if one.kind == "unanswered")
+    assert (example.answer, example.otherwise) == ("", "the Old Mill.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [("other relation", NEAR.target), ("other subject", "a mill " * 20), ("mention", NEAR.target)]
+)
+def test_of_another_relation_it_is_told_nothing_to_say(
+    maker: ExampleMaker, monkeypatch: pytest.MonkeyPatch, kind: str, target: str
+):
+    drawn = Beside().ungoverned(random.Random())
+    monkeypatch.setattr(Beside, "ungoverned", lambda _self, _rng: replace(drawn, kind=kind, target=target))
+    unanswered = [one for one in map(maker.example, range(200)) if one.kind == "unanswered"]
+    assert {(one.answer, one.otherwise) for one in unanswered} == {("", "")}
+
+
+def test_some_facts_do_not_say_what_they_are_about(examples: list[Example]):
+    unnamed = [example for example in examples if any(fact.subject is None for fact in example.facts)]
+    assert 0.15 < len(unnamed) / len(examples) < 0.25
+    for example in unnamed:
+        assert all(fact.subject is None and not fact.aliases for fact in example.facts)
+
+
+def test_some_other_names_are_told_and_only_beside_the_subject(examples: list[Example]):
+    named = of_kind(examples, "other name")
+    told = [example for example in named if example.facts[0].aliases]
+    assert 0.15 < len(told) / len(named) < 0.35
+    for example in told:
+        assert holds(example.query, example.facts[0].aliases[0])
 
 
 def test_without_pairs_every_query_is_answered(maker: ExampleMaker):

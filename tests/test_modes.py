@@ -73,7 +73,10 @@ def test_the_self_test_counts_answers_and_near_misses():
     assert right.score == 1.0
     wrong = self_test(tiny_model(), tokenizer, InContextResponder(tokenizer))
     assert wrong == Verdict(right=0, of=6, spared=3, of_spared=3)
-    assert wrong.score == 0.5
+    assert wrong.score == pytest.approx(0.07)
+    assert (
+        Verdict(right=24, of=24, spared=5, of_spared=12).score > Verdict(right=23, of=24, spared=10, of_spared=12).score
+    )
 
 
 def test_the_self_test_of_a_model_without_a_template():

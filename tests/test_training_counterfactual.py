@@ -11,7 +11,7 @@ import pytest
 from training_samples import write_data
 
 from training.answers import ExampleMaker
-from training.counterfactual import CounterfactualSettings, _CounterfactualTask, run
+from training.counterfactual import CounterfactualSettings, _as_wanted, _CounterfactualTask, _losses, run
 from training.errors import TrainingDataError
 from training.material import gather
 from training.settings import LoopSettings
@@ -104,6 +104,51 @@ def test_it_learns_what_it_is_shown_again_and_again(settings: CounterfactualSett
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:4])
+
+
+END = 2
+ANSWERED, SILENT, SILENT_OTHERWISE = [-100, 3, 1, END], [-100, -100, -100, END], [-100, -100, 4, END]
+
+
+def test_the_loss_is_that_of_answers_of_silence_and_of_what_is_said_otherwise():
+    torch = pytest.importorskip("torch")
+    logits = torch.from_numpy(np.random.default_rng(0).normal(0, 3, (3, 4, 6)))
+    found = _losses(
+        logits, torch.tensor([ANSWERED, SILENT, SILENT_OTHERWISE]), torch.tensor([False, True, True]), end=END
+    )
+
+    def told(row: int, place: int, token: int, *, without: int | None = None) -> float:
+        odds = np.exp(logits[row, place].numpy())
+        return float(-np.log(odds[token] / (odds.sum() - (0 if without is None else odds[without]))))
+
+    answered = [told(0, place, ANSWERED[place]) for place in (1, 2, 3)]
+    otherwise = [told(2, 2, 4, without=END), told(2, 3, END)]
+    wanted = [
+        0.5 * answered[0] + 0.5 * np.mean(answered),
+        told(1, 3, END),
+        told(2, 2, END) + 0.5 * (0.5 * otherwise[0] + 0.5 * np.mean(otherwise)),
+    ]
+    assert found.tolist() == pytest.approx(wanted)
+
+
+def test_a_model_sure_of_its_silence_still_learns_what_to_say_otherwise():
+    torch = pytest.importorskip("torch")
+    logits = torch.zeros(1, 4, 6)
+    logits[0, 2, END] = 200.0
+    logits.requires_grad_(True)
+    _losses(logits, torch.tensor([SILENT_OTHERWISE]), torch.tensor([True]), end=END).sum().backward()
+    gradient = logits.grad[0, 2]
+    assert gradient[END] == pytest.approx(0)
+    # 0.75 of the opening's loss counts half: the softmax over the five other tokens, less the label
+    assert gradient[4] == pytest.approx(0.375 * (1 / 5 - 1), abs=1e-6)
+    assert gradient[0] == pytest.approx(0.375 / 5, abs=1e-6)
+
+
+def test_exact_is_silence_where_nothing_is_to_be_said():
+    torch = pytest.importorskip("torch")
+    labels = torch.tensor([ANSWERED, SILENT, SILENT_OTHERWISE])
+    wanted = _as_wanted(labels, torch.tensor([False, True, True]), end=END)
+    assert wanted.tolist() == [ANSWERED, SILENT, [-100, -100, END, -100]]
 
 
 def test_the_card_names_base_and_data(trained: Path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from training.aliases import lengthen, near_names, shorten
 from training.bank import Relation
@@ -55,6 +55,8 @@ class Example:
         conversational: Whether it is asked of an assistant, or is a text to go on with.
         answer: What is to be said; empty where no fact shown answers the query.
         kind: What the example teaches.
+        otherwise: Where nothing is to be said: what is, by a model that may not be silent. A fact about another
+            subject is then taken for one about this; empty where no fact shown is of the relation asked for.
     """
 
     facts: tuple[ShownFact, ...]
@@ -62,6 +64,7 @@ class Example:
     conversational: bool
     answer: str
     kind: str
+    otherwise: str = ""
 
 
 KINDS: Mapping[str, float] = {
@@ -89,6 +92,17 @@ _CONVERSATIONAL = 0.6
 _ODD = 0.2
 """The share of made-up objects that are odd strings: what is said must be what the fact has, letter by letter."""
 
+_UNNAMED = 0.2
+"""The share of examples whose facts do not say what their subjects are, as with edits that were added so."""
+
+_TOLD = 0.3
+"""The share of questions by another name whose fact tells that name."""
+
+_NAME = 80
+"""The most characters of a target that is said of another subject; a paragraph about one is not."""
+
+_ABOUT_ANOTHER = frozenset(("other subject", "other subject, same words", "near name", "neighbour"))
+"""Kinds of pairs whose query asks for the edit's relation, of another subject."""
 
 _TELLING = (
     "What is known about {}?",
@@ -143,7 +157,7 @@ class ExampleMaker:
             (kind,) = rng.choices(list(self._kinds), list(self._kinds.values()))
             made = self._drawn(kind, rng)
             if made is not None:
-                return made
+                return _unnamed(made) if rng.random() < _UNNAMED else made
 
     def _drawn(self, kind: str, rng: random.Random) -> Example | None:
         if kind == "unanswered":
@@ -179,12 +193,18 @@ class ExampleMaker:
 
     def _unanswered(self, pair: Pair, rng: random.Random) -> Example:
         """Facts that do not answer the query: one that lies near it, and others."""
-        facts = [ShownFact(prompt=pair.prompt, target=pair.target)]
+        aliases = (rng.choice(self._named)[1][1],) if self._named and rng.random() < _TOLD / 4 else ()
+        facts = [ShownFact(prompt=pair.prompt, target=pair.target, subject=pair.subject, aliases=aliases)]
         facts += [self._invented(rng)[0] for _ in range(rng.choice(_OTHERS))]
         rng.shuffle(facts)
-        conversational = _is_asked(pair.query, rng)
+        is_name = pair.kind in _ABOUT_ANOTHER and len(pair.target) <= _NAME
         return Example(
-            facts=tuple(facts), query=pair.query, conversational=conversational, answer="", kind="unanswered"
+            facts=tuple(facts),
+            query=pair.query,
+            conversational=_is_asked(pair.query, rng),
+            answer="",
+            kind="unanswered",
+            otherwise=_closed(pair.target) if is_name else "",
         )
 
     def _of_data(self, kind: str, rng: random.Random) -> Example | None:
@@ -227,7 +247,7 @@ class ExampleMaker:
         return self._object(relation, rng, shown.target, subject)
 
     def _other_name(self, rng: random.Random) -> Example | None:
-        """The subject under another name that the fact does not give."""
+        """The subject under another name, which the fact mostly does not give."""
         if self._named and rng.random() < 0.6:
             kind, (name, other) = rng.choice(self._named)
             relation = rng.choice(self._bank.about(kind))
@@ -239,6 +259,8 @@ class ExampleMaker:
             if not names:
                 return None
             other = rng.choice(names)
+        if rng.random() < _TOLD:
+            shown = replace(shown, aliases=(other,))
         return self._asked(shown, asked(relation, other, rng), _closed(shown.target), "other name", rng)
 
     def _chain(self, rng: random.Random) -> Example | None:
@@ -338,6 +360,11 @@ class ExampleMaker:
             return odd_name(rng, self._names)
         names = self._bank.names(relation.object)
         return next((name for name in (rng.choice(names) for _ in range(20)) if name not in not_these), names[0])
+
+
+def _unnamed(example: Example) -> Example:
+    """The example, with facts that do not say what their subjects are."""
+    return replace(example, facts=tuple(replace(fact, subject=None, aliases=()) for fact in example.facts))
 
 
 def _statement(relation: Relation, subject: str, target: str, rng: random.Random) -> str:

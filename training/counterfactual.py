@@ -3,7 +3,9 @@
 SERAC's second half (Mitchell et al. 2022, Memory-Based Model Editing at Scale, section 3.3); the loss is that of the
 answer's tokens, its end included (equation 4), the first of them weighted up. What the model reads is worded by
 `memedit.counterfactual`, which serves it. Where no fact shown answers the query, the end of text is all that is to be
-said: unlike in SERAC, the base model then answers.
+said: unlike in SERAC, the base model then answers. Whether to answer and what are learnt apart where the query asks for
+the fact of another subject: silence, and, given that the model is not silent, the fact's target. A subject's other name
+that looks like another subject's is then answered as long as the model may not be silent.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -40,6 +43,9 @@ _FIRST = 0.5
 """What the first token of an answer counts, beside all of them: it says of which kind the answer is (yes or no,
 nothing, a name or a whole paragraph), and of a long answer it would else be one token in a hundred."""
 
+_OTHERWISE = 0.5
+"""What the answer counts that is given where there should be none, beside the silence."""
+
 _TOGETHER = 4
 """Examples of one forward pass: padding to the longest of a whole batch would cost more than it saves."""
 
@@ -66,11 +72,11 @@ class CounterfactualSettings:
     alpha: int = 32
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     batch_size: int = 8
-    dev_examples: int = 240
+    dev_examples: int = 400
     sources: SourceWeights = field(default_factory=SourceWeights)
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=900, learning_rate=5e-4, evaluate_every=300, weight_decay=0.0, precision="bfloat16"
+            steps=1300, learning_rate=5e-4, evaluate_every=650, weight_decay=0.0, precision="bfloat16"
         )
     )
 
@@ -151,7 +157,7 @@ class _CounterfactualTask:
     """The counterfactual model as the loop trains it."""
 
     name = "counterfactual"
-    maximised = "mean exactness of kinds"
+    maximised = "share of exact answers"
 
     def __init__(
         self,
@@ -170,6 +176,7 @@ class _CounterfactualTask:
         self._held_out = held_out
         self._model = subject.model
         self._device = device_for(settings.loop)
+        self._end = int(subject.tokenizer.eos_token_id)
         torch.manual_seed(settings.loop.seed)
         add_low_rank(self._model, settings.target_modules, rank=settings.rank, alpha=settings.alpha)
         self._model.to(self._device)
@@ -223,19 +230,16 @@ class _CounterfactualTask:
         ordered = sorted(batch, key=_length)
         losses, exact = [], []
         for begin in range(0, len(ordered), _TOGETHER):
-            logits, labels = self._read(ordered[begin : begin + _TOGETHER])
-            told = torch.nn.functional.cross_entropy(
-                logits.transpose(1, 2), labels, ignore_index=-100, reduction="none"
-            )
-            said = labels != -100
-            first = told.gather(1, said.int().argmax(1, keepdim=True))[:, 0]
-            losses.append(_FIRST * first + (1 - _FIRST) * told.sum(1) / said.sum(1))
-            exact.append(_exact(logits.detach(), labels))
+            some = ordered[begin : begin + _TOGETHER]
+            logits, labels = self._read(some, [one.answer or one.otherwise for one in some])
+            silent = torch.tensor([not one.answer for one in some], device=self._device)
+            losses.append(_losses(logits, labels, silent, end=self._end))
+            exact.append(_exact(logits.detach(), _as_wanted(labels, silent, end=self._end)))
         loss = torch.cat(losses).mean()
         return loss, {"loss": loss.detach(), "exact": torch.cat(exact).float().mean()}
 
     def evaluate(self) -> Mapping[str, float]:
-        """How often each kind of held-out answer is the most likely one at every token, and the mean over the kinds."""
+        """How often a held-out answer is the most likely one at every token: all together, and each kind."""
         import torch
 
         self._model.eval()
@@ -244,23 +248,23 @@ class _CounterfactualTask:
         for begin in range(0, len(examples), 16):
             some = examples[begin : begin + 16]
             with torch.no_grad():
-                found = _exact(*self._read(some)).tolist()
+                found = _exact(*self._read(some, [one.answer for one in some])).tolist()
             told += [(example.kind, exact) for example, exact in zip(some, found, strict=True)]
-        return shares_by_kind(self.maximised, told)
+        return {self.maximised: fmean(exact for _, exact in told), **shares_by_kind(told)}
 
     @cached_property
     def _dev_examples(self) -> list[Example]:
         return [self._held_out.example(number) for number in range(self._settings.dev_examples)]
 
-    def _read(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _read(self, examples: Sequence[Example], answers: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits before each token of the answers ``[examples, width, vocabulary]``, and those tokens or -100."""
         import torch
 
         prompt = self._subject.prompt
         rows = []
-        for example in examples:
+        for example, said in zip(examples, answers, strict=True):
             read = prompt.ids(example.facts, example.query, conversational=example.conversational)
-            answer = prompt.answer_ids(example.query, example.answer, conversational=example.conversational)
+            answer = prompt.answer_ids(example.query, said, conversational=example.conversational)
             rows.append((read, answer))
         longest = max(len(answer) for _, answer in rows)
         # padded on the left, so that the answers lie together at the end
@@ -304,6 +308,39 @@ def _length(example: Example) -> int:
     """About how long an example is to read, in characters."""
     facts = sum(len(fact.prompt) + len(fact.target) for fact in example.facts)
     return len(example.query) + len(example.answer) + facts
+
+
+def _losses(logits: torch.Tensor, labels: torch.Tensor, silent: torch.Tensor, *, end: int) -> torch.Tensor:
+    """The loss of each row ``[rows]``.
+
+    Args:
+        logits: Before each token ``[rows, width, vocabulary]``.
+        labels: The tokens of answers, or -100 before them ``[rows, width]``.
+        silent: Whether nothing is to be said ``[rows]``. Such a row's labels are then the end of text alone, or what is
+            said by a model that may not be silent.
+        end: The end of text.
+    """
+    import torch
+
+    rows, said = torch.arange(len(labels), device=labels.device), labels != -100
+    begins = said.int().argmax(1)
+    first, begun = logits[rows, begins], labels[rows, begins]
+    told = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    silence = first.logsumexp(-1) - first[:, end]
+    # of a row that is to be silent, the first token of what it says otherwise is likely given that it is not silent
+    spoken = first.index_fill(1, torch.tensor([end], device=first.device), float("-inf"))
+    anyway = silent & (begun != end)
+    opening = torch.where(anyway, spoken.logsumexp(-1) - first[rows, begun], told[rows, begins])
+    others = told.sum(1) - told[rows, begins]
+    answer = _FIRST * opening + (1 - _FIRST) * (opening + others) / said.sum(1)
+    return torch.where(anyway, silence + _OTHERWISE * answer, answer)
+
+
+def _as_wanted(labels: torch.Tensor, silent: torch.Tensor, *, end: int) -> torch.Tensor:
+    """The labels with the end of text alone where nothing is to be said."""
+    wanted = labels.masked_fill(silent[:, None], -100)
+    wanted[silent, (labels != -100).int().argmax(1)[silent]] = end
+    return wanted
 
 
 def _exact(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

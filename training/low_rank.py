@@ -32,15 +32,13 @@ def add_low_rank(model: nn.Module, layers: Sequence[str], *, rank: int, alpha: i
     inject_adapter_in_model(adapter, model)
 
 
-def shares_by_kind(mean: str, told: Iterable[tuple[str, bool]]) -> dict[str, float]:
-    """The share of each kind that was right, and their mean, under a name.
+def shares_by_kind(told: Iterable[tuple[str, bool]]) -> dict[str, float]:
+    """The share of each kind that was right.
 
     Args:
-        mean: The mean's name.
-        told: For each item its kind, and whether it was right; at least one.
+        told: For each item its kind, and whether it was right.
     """
     right: dict[str, list[bool]] = {}
     for kind, one in told:
         right.setdefault(kind, []).append(one)
-    shares = {kind: sum(found) / len(found) for kind, found in sorted(right.items())}
-    return {mean: sum(shares.values()) / len(shares), **shares}
+    return {kind: sum(found) / len(found) for kind, found in sorted(right.items())}

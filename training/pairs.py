@@ -44,6 +44,7 @@ class Pair:
         governed: Whether the edit governs the query.
         kind: Why it does or does not.
         source: Which data the fact comes from.
+        subject: What the edit is about.
     """
 
     query: str
@@ -52,6 +53,7 @@ class Pair:
     governed: bool
     kind: str
     source: str
+    subject: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ class PairMaker:
             governed=governed,
             kind=kind,
             source=stated.source,
+            subject=stated.subject,
         )
 
     def _invented(self, rng: random.Random) -> _Stated:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -282,13 +283,11 @@ class _ScopeTask:
         """Accuracy at one half of each kind of held-out pair, and the mean over the kinds."""
         pairs = self._dev_pairs
         logits = self._logits(pairs)
-        return shares_by_kind(
-            self.maximised,
-            (
-                (f"{'in' if pair.governed else 'out'}: {pair.kind}", bool(logit > 0) == pair.governed)
-                for pair, logit in zip(pairs, logits, strict=True)
-            ),
+        shares = shares_by_kind(
+            (f"{'in' if pair.governed else 'out'}: {pair.kind}", bool(logit > 0) == pair.governed)
+            for pair, logit in zip(pairs, logits, strict=True)
         )
+        return {self.maximised: fmean(shares.values()), **shares}
 
     @cached_property
     def _dev_pairs(self) -> list[Pair]:
