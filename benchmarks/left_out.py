@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,18 +72,20 @@ def table_of(every: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]
     return shown
 
 
-def compared(data: Path, folders: Mapping[str, Path], sets: Sequence[str], most: int) -> dict[str, Any]:
-    """The figures by set, kind, and classifier."""
+def compared(
+    data: Path, folders: Mapping[str, Path], sets: Sequence[str], most: int
+) -> Iterator[tuple[str, dict[str, dict[str, dict[str, float]]]]]:
+    """Each set with its figures, by kind and classifier."""
     base = Path(resolve(ENCODER))
     encoder = SentenceEncoder(base)
     scopes = {name: chosen_scope(str(folder), base) for name, folder in folders.items()}
-    every: dict[str, Any] = {}
     for one in filled_sets(encoder, data, sets, most=most):
+        kinds: dict[str, dict[str, dict[str, float]]] = {}
         for name, classifier in scopes.items():
             asked = list(routed(Router(one.memory, encoder, classifier), one.cases, one.ids, limit=None))
             for kind, figures in measured(asked).items():
-                every.setdefault(one.name, {}).setdefault(kind, {})[name] = figures
-    return every
+                kinds.setdefault(kind, {})[name] = figures
+        yield one.name, kinds
 
 
 def main() -> None:
@@ -103,10 +105,12 @@ def main() -> None:
     for without in (ALL, *arguments.without.split(",")):
         folders[without] = trained(arguments.data, arguments.out, without, arguments.steps)
         console.print(f"trained: {without if without == ALL else f'without {without}'}", highlight=False)
-    every = compared(arguments.data, folders, arguments.sets.split(","), arguments.most)
+    every: dict[str, Any] = {}
+    for name, kinds in compared(arguments.data, folders, arguments.sets.split(","), arguments.most):
+        every[name] = kinds
+        if arguments.json:
+            arguments.json.write_text(json.dumps(every, indent=1))
     console.print(table_of(every))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(every, indent=1))
 
 
 if __name__ == "__main__":
