@@ -8,9 +8,9 @@ CounterFact, one about the same subject and relation in other words. Out of scop
 fired, "any" that some edit did and "elsewhere" that this edit's subject is not named in the probe: several edits may be
 about one subject, and a question of one case may rightly be governed by another's edit. Of CounterFact's neighbours,
 whose relation is known, "another fact" leaves out the edits that state the very fact asked for: about a subject that
-the probe names, and of its relation. CounterFact has 8,000 edits of
-its training split beside its own; the ordinary questions are those that are not trained on, asked of that memory.
-``--refusals`` has the counterfactual model read what was let through, and counts what it would refuse.
+the probe names, and of its relation. CounterFact has 8,000 edits of its training split beside its own; the ordinary
+questions are those that are not trained on, asked of that memory. ``--refusals`` has the counterfactual model
+read what was let through, and counts what it would refuse.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ class _StatedFacts:
         """The edits about a subject that a text names and of the relation of an edit; None where it is not known."""
         if neighbour not in self._known:
             return None
-        named = [subject for subject in self._about if subject in folded(text)]
-        return frozenset().union(*(self._of(subject, self._known[neighbour][1]) for subject in named))
+        asked, (_, relations) = folded(text), self._known[neighbour]
+        return frozenset().union(*(self._of(subject, relations) for subject in self._about if subject in asked))
 
     def _of(self, subject: str, relations: frozenset[str]) -> set[str]:
         return {one for one in self._about[subject] if self._known[one][1] & relations}

@@ -323,7 +323,7 @@ def _losses(logits: torch.Tensor, labels: torch.Tensor, silent: torch.Tensor, *,
     import torch
 
     rows, said = torch.arange(len(labels), device=labels.device), labels != -100
-    begins = said.int().argmax(1)
+    begins = _begins(labels)
     first, begun = logits[rows, begins], labels[rows, begins]
     told = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
     silence = first.logsumexp(-1) - first[:, end]
@@ -339,8 +339,13 @@ def _losses(logits: torch.Tensor, labels: torch.Tensor, silent: torch.Tensor, *,
 def _as_wanted(labels: torch.Tensor, silent: torch.Tensor, *, end: int) -> torch.Tensor:
     """The labels with the end of text alone where nothing is to be said."""
     wanted = labels.masked_fill(silent[:, None], -100)
-    wanted[silent, (labels != -100).int().argmax(1)[silent]] = end
+    wanted[silent, _begins(labels)[silent]] = end
     return wanted
+
+
+def _begins(labels: torch.Tensor) -> torch.Tensor:
+    """The place of each row's first label ``[rows]``."""
+    return (labels != -100).int().argmax(1)
 
 
 def _exact(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
