@@ -19,6 +19,7 @@ from training.errors import TrainingDataError
 
 __all__ = [
     "TEXT",
+    "UNIQUE_NAMES",
     "Corpus",
     "Fact",
     "counterfact_relations",
@@ -31,6 +32,9 @@ __all__ = [
 
 TEXT = "text/wikipedia_en.jsonl"
 """Plain English text, by its name in the data folder."""
+
+UNIQUE_NAMES = frozenset({"counterfact"})
+"""Sources whose names are those of one collection (Wikidata's labels): two names are of two things."""
 
 _RELATION_FILES = {
     "company_ceo": "chief executive officer",
