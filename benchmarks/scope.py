@@ -8,9 +8,10 @@ CounterFact, one about the same subject and relation in other words. Out of scop
 fired, "any" that some edit did and "elsewhere" that this edit's subject is not named in the probe: several edits may be
 about one subject, and a question of one case may rightly be governed by another's edit. Of CounterFact's neighbours,
 whose relation is known, "another fact" leaves out the edits that state the very fact asked for: about a subject that
-the probe names, and of its relation. CounterFact has 8,000 edits of its training split beside its own; the ordinary
-questions are those that are not trained on, asked of that memory. ``--refusals`` has the counterfactual model
-read what was let through, and counts what it would refuse.
+the probe names, and of its relation. Of questions asked the other way round "same of another" are those for which
+another edit fired that says the same of another thing, which answers them as well. CounterFact has 8,000 edits of its
+training split beside its own; the ordinary questions are those that are not trained on, asked of that memory.
+``--refusals`` has the counterfactual model read what was let through, and counts what it would refuse.
 """
 
 from __future__ import annotations
@@ -46,7 +47,17 @@ SETS = (
 )
 TRAFFIC = ("traffic:nq_dev", "traffic:triviaqa_dev")
 DISTRACTORS = 8_000
-COLUMNS = ("right", "wrong edit", "among candidates", "read", "own fires", "any fires", "elsewhere", "another fact")
+COLUMNS = (
+    "right",
+    "wrong edit",
+    "same of another",
+    "among candidates",
+    "read",
+    "own fires",
+    "any fires",
+    "elsewhere",
+    "another fact",
+)
 T = TypeVar("T")
 BATCH = 128
 
@@ -62,6 +73,8 @@ class Asked:
         rightful: Ids of the edits that may fire for it.
         decision: The router's.
         stating: Ids of the edits that state the fact asked for, of a probe out of scope; None where that is not known.
+        answering: Ids of the edits that say of other things what the rightful ones say, of a question asked the other
+            way round.
     """
 
     case: EvalCase
@@ -70,6 +83,7 @@ class Asked:
     rightful: frozenset[str]
     decision: Decision
     stating: frozenset[str] | None = None
+    answering: frozenset[str] = frozenset()
 
     @property
     def fired(self) -> str | None:
@@ -111,18 +125,29 @@ def routed(router: Router, cases: Sequence[EvalCase], ids: dict[str, str], *, li
             asking = {*rightful, *([exact] if exact else [])}
             same = (facts.like(one) for one in asking)
             stating = None if probe.in_scope or not own else facts.stating(probe.prompt.text, own[0])
-            yield Asked(case, probe, frozenset(own), frozenset(asking.union(*same)), decision, stating)
+            all_rightful = frozenset(asking.union(*same))
+            answering = facts.of_others(all_rightful) if probe.kind == "reversed" else frozenset()
+            yield Asked(case, probe, frozenset(own), all_rightful, decision, stating, answering)
 
 
 class _StatedFacts:
-    """Which of the edits in a memory state the same fact, of those whose prompt is a template of CounterFact's."""
+    """Which of the edits in a memory state the same fact, of those whose prompt is a template of CounterFact's.
+
+    And, of all edits with a subject, which say the same of another.
+    """
 
     def __init__(self, memory: EditMemory) -> None:
         templates = counterfact_relations()
         self._known: dict[str, tuple[str, frozenset[str]]] = {}
         self._about: dict[str, list[str]] = {}
+        self._said: dict[str, tuple[str, str]] = {}
+        self._saying: dict[tuple[str, str], set[str]] = {}
         for edit in memory.iterate():
             relations = templates.get(edit.prompt.replace(edit.subject or "", "{}"))
+            if edit.subject:
+                said = (folded(edit.prompt.replace(edit.subject, "{}")), folded(edit.target))
+                self._said[edit.id] = said
+                self._saying.setdefault(said, set()).add(edit.id)
             if edit.subject and relations:
                 self._known[edit.id] = (folded(edit.subject), relations)
                 self._about.setdefault(folded(edit.subject), []).append(edit.id)
@@ -133,6 +158,11 @@ class _StatedFacts:
             return set()
         subject, relations = self._known[edit]
         return self._of(subject, relations)
+
+    def of_others(self, edits: frozenset[str]) -> frozenset[str]:
+        """The edits that differ from one of some in the subject alone."""
+        alike = (self._saying[self._said[one]] for one in edits if one in self._said)
+        return frozenset().union(*alike) - edits
 
     def stating(self, text: str, neighbour: str) -> frozenset[str] | None:
         """The edits about a subject that a text names and of the relation of an edit; None where it is not known."""
@@ -216,6 +246,8 @@ def measured(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
             figures["wrong edit"] = (
                 sum(one.fired is not None and one.fired not in one.rightful for one in some) / number
             )
+            if some[0].probe.kind == "reversed":
+                figures["same of another"] = sum(one.fired in one.answering for one in some) / number
             figures["among candidates"] = (
                 sum(any(each.edit.id in one.rightful for each in one.decision.candidates) for one in some) / number
             )
