@@ -113,7 +113,8 @@ def check_weighing(settings: Any, steps: list[dict[str, Any]]) -> None:
         else:
             assert step["losses"]["multiplier"] == pytest.approx(multiplier)
             expected = edit + multiplier * (apart - settings.margin)
-            multiplier = max(0.0, multiplier + settings.multiplier_rate * (apart - settings.margin))
+            excess = min(apart - settings.margin, settings.most_excess)
+            multiplier = max(0.0, multiplier + settings.multiplier_rate * excess)
         assert step["loss"] == pytest.approx(expected, rel=1e-5)
 
 

@@ -75,6 +75,8 @@ class KeSettings:
         least_margin: The least that the margin shrinks to.
         shrink_every: After how many batches the margin shrinks by a fifth, where nine edits in ten succeed.
         multiplier_rate: How fast the multiplier follows what the divergence is above or below the margin.
+        most_excess: The most of it, in nats a token, that a single batch counts for: a few edits that go astray would
+            else decide how all are weighed.
         sampling: What is drawn.
         loop: How long and how fast it trains.
     """
@@ -87,16 +89,17 @@ class KeSettings:
     condition: int = 32
     scale: float = 1000.0
     edit_learning_rate: float = 4e-4
-    margin: float = 0.1
+    margin: float = 0.3
     least_margin: float = 0.001
     shrink_every: int = 50
     multiplier_rate: float = 0.1
+    most_excess: float = 0.5
     sampling: EditSampling = field(default_factory=_sampling)
     loop: LoopSettings = field(default_factory=_loop)
 
     def __post_init__(self) -> None:
         for name in ("hidden", "condition"):
             check_range(name, getattr(self, name), least=1, most=4096)
-        for name in ("scale", "edit_learning_rate", "margin", "least_margin", "multiplier_rate"):
+        for name in ("scale", "edit_learning_rate", "margin", "least_margin", "multiplier_rate", "most_excess"):
             check_range(name, getattr(self, name), above=0)
         check_range("shrink_every", self.shrink_every, least=1)

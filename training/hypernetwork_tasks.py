@@ -253,7 +253,7 @@ class KeTask(EditTask):
     def _adjust(self, excess: float, right: float) -> None:
         """Moves the multiplier, and the margin now and then."""
         of = self._constraint
-        self._multiplier = max(0.0, self._multiplier + of.multiplier_rate * excess)
+        self._multiplier = max(0.0, self._multiplier + of.multiplier_rate * min(excess, of.most_excess))
         self._right += (right - self._right) / min(self._batches + 1, of.shrink_every)
         self._batches += 1
         if self._batches % of.shrink_every == 0 and self._right >= _SUCCESS:
