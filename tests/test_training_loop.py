@@ -27,7 +27,7 @@ from training.checkpoint import Checkpoint, CheckpointFolder, differences
 from training.errors import CheckpointError, TrainingConfigError, TrainingDataError, TrainingError
 from training.loop import TrainingResult, learning_rate_at, train
 from training.progress import EvaluationReport, StepReport
-from training.settings import LoopSettings, device_for
+from training.settings import LoopSettings, device_for, settled
 from training.task import ParameterGroup, StatefulTask
 
 ROOT = Path(__file__).parent.parent
@@ -237,6 +237,26 @@ def test_bfloat16_is_computed_in_and_not_kept(tmp_path: Path) -> None:
     whole, _ = trained(settings(), tmp_path / "whole")
     assert {tensor.dtype for tensor in half.net.parameters()} == {torch.float32}
     assert not same(weights(half), weights(whole))
+
+
+@pytest.mark.parametrize(
+    ("can", "expected"),
+    [({"avx512_bf16": True}, "bfloat16"), ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"), ({}, "float32")],
+)
+def test_the_precision_is_the_processors_unless_it_is_given(
+    can: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    assert settled(LoopSettings(device="cpu", precision="auto")).precision == expected
+    assert settled(LoopSettings(device="cpu", precision="bfloat16")).precision == "bfloat16"
+    assert settled(LoopSettings(device="cpu", precision="float32")).precision == "float32"
+
+
+def test_what_decides_by_itself_is_trained_as_what_it_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    automatic, _ = trained(settings(device="cpu", precision="auto"), tmp_path / "auto")
+    half, _ = trained(settings(device="cpu", precision="bfloat16"), tmp_path / "half")
+    assert same(weights(automatic), weights(half))
 
 
 # -- going on ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from training.config import check_range, read_settings, settings_json, settings_
 from training.errors import CheckpointError, TrainingConfigError, TrainingDataError, TrainingError
 from training.loop import TrainingResult, train
 from training.progress import SILENT, EvaluationReport, Progress, StepReport
-from training.settings import LoopSettings, device_for
+from training.settings import LoopSettings, device_for, settled
 from training.task import ParameterGroup, StatefulTask, Task
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "read_settings",
     "settings_json",
     "settings_toml",
+    "settled",
     "train",
     "write_card",
 ]

@@ -11,7 +11,7 @@ that looks like another subject's is then answered as long as the model may not 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -29,7 +29,7 @@ from training.low_rank import add_low_rank, shares_by_kind
 from training.material import gather, required
 from training.pair_sources import SourceWeights, pair_maker
 from training.progress import SILENT, Progress
-from training.settings import LoopSettings, device_for
+from training.settings import LoopSettings, device_for, settled
 from training.task import ParameterGroup
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class CounterfactualSettings:
     sources: SourceWeights = field(default_factory=SourceWeights)
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=1300, learning_rate=5e-4, evaluate_every=650, weight_decay=0.0, precision="bfloat16"
+            steps=1300, learning_rate=5e-4, evaluate_every=650, weight_decay=0.0, precision="auto"
         )
     )
 
@@ -115,6 +115,7 @@ def run(
     from memedit.fingerprints import model_fingerprint
     from memedit.loading import DEFAULT_ENCODER, load_model
 
+    settings = replace(settings, loop=settled(settings.loop))
     there = required(data_folder, "a counterfactual model")
     model, tokenizer = load_model(settings.base, dtype="float32")
     fingerprint = model_fingerprint(model)

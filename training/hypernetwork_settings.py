@@ -18,7 +18,7 @@ def _sampling() -> EditSampling:
 
 
 def _loop() -> LoopSettings:
-    return LoopSettings(steps=1000, learning_rate=1e-3, evaluate_every=200, weight_decay=0.0, precision="bfloat16")
+    return LoopSettings(steps=1000, learning_rate=1e-3, evaluate_every=200, weight_decay=0.0, precision="auto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ memedit's own, which makes the same changes of the same edits when it serves the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from training.loop import TrainingResult, train
 from training.lower_layers import LowerLayers
 from training.material import is_held_out, required
 from training.progress import SILENT, Progress
-from training.settings import device_for
+from training.settings import device_for, settled
 
 if TYPE_CHECKING:
     from memedit.editors.hypernetwork import Hypernetwork
@@ -53,6 +54,7 @@ def run(
         TrainingError: Data are missing or malformed, or the folder holds something else.
         UnsupportedCallError: The model cannot be edited in this way.
     """
+    settings = replace(settings, loop=settled(settings.loop))
     prepared = _prepare(settings, out=out, own=data, data_folder=data_folder, progress=progress)
     hypernetwork, task = _task(settings, prepared)
     result = train(task, settings.loop, out, fresh=fresh, progress=progress)

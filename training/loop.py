@@ -32,7 +32,7 @@ from training.checkpoint import Checkpoint, CheckpointFolder, differences
 from training.errors import CheckpointError, TrainingConfigError, TrainingError
 from training.log import TrainingLog
 from training.progress import SILENT, EvaluationReport, Progress, StepReport
-from training.settings import LoopSettings, device_for
+from training.settings import LoopSettings, device_for, settled
 from training.task import ParameterGroup, StatefulTask, Task
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def train(
     """
     import torch
 
+    settings = settled(settings)
     device = device_for(settings)
     cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     out.mkdir(parents=True, exist_ok=True)

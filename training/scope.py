@@ -11,7 +11,7 @@ Neural Networks), and the result is saved as `classifiers.load_scope` reads it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -29,7 +29,7 @@ from training.material import gather, required
 from training.pair_sources import SourceWeights, pair_maker
 from training.pairs import Pair, PairMaker
 from training.progress import SILENT, Progress
-from training.settings import LoopSettings, device_for
+from training.settings import LoopSettings, device_for, settled
 from training.task import ParameterGroup
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ScopeSettings:
     sources: SourceWeights = field(default_factory=SourceWeights)
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=3600, learning_rate=1e-3, evaluate_every=720, weight_decay=0.0, precision="bfloat16"
+            steps=3600, learning_rate=1e-3, evaluate_every=720, weight_decay=0.0, precision="auto"
         )
     )
 
@@ -120,6 +120,7 @@ def run(
     from classifiers import SentenceEncoder
     from memedit import resolve
 
+    settings = replace(settings, loop=settled(settings.loop))
     there = required(data_folder, "a scope classifier")
     folder = Path(resolve(ENCODER, progress=progress.stage))
     retriever = SentenceEncoder(folder)
