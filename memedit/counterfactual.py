@@ -18,6 +18,7 @@ of base models, or of how the adapter was trained.
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from memedit.fingerprints import model_fingerprint
 from memedit.passes import folded_head, logits_of, max_positions, pad_left
 from memedit.pretrained import load_model
 from memedit.prompts import Fact, Neutraliser, Segment, context_ids, statement
+from memedit.quotations import FinishQuotations, Quotation
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +91,12 @@ GREEDY: Mapping[str, Any] = {
     "no_repeat_ngram_size": 0,
 }
 """Options of ``generate``: the likeliest token at each place, whatever the model's own generation settings are."""
+
+_RELUCTANCE = 3.0
+"""By how many nats the end must lead where an answer would break off a target that it quotes word for word."""
+
+_PAUSE = re.compile(r"[.!?][\"'”’)\]]*(?=\s)|[。！？]")
+"""The end of a sentence."""
 
 _HEADING = "Facts:\n"
 _CLOSES = frozenset(",.;:!?)]}%’”。，！？、")
@@ -187,6 +195,27 @@ class CounterfactualPrompt:
         """
         text = answer if conversational else _joined(query, answer)
         return [*context_ids((Segment(text),), self.tokenizer), self.tokenizer.eos_token_id]
+
+    def quotations(self, edits: Sequence[Fact], query: str, *, conversational: bool) -> tuple[Quotation, ...]:
+        """The facts' targets of several sentences, as they would be said behind `ids`.
+
+        Args:
+            edits: The facts.
+            query: The query that was given to `ids`.
+            conversational: As it was given to `ids`.
+        """
+        targets = dict.fromkeys(edit.target for edit in edits)
+        found = (self._quotation(target, query, conversational=conversational) for target in targets)
+        return tuple(one for one in found if one.pauses)
+
+    def _quotation(self, target: str, query: str, *, conversational: bool) -> Quotation:
+        *ids, end = self.answer_ids(query, target, conversational=conversational)
+        pauses = set()
+        for pause in _PAUSE.finditer(target.rstrip()):
+            part = self.answer_ids(query, target[: pause.end()], conversational=conversational)[:-1]
+            if len(part) < len(ids) and ids[: len(part)] == part:
+                pauses.add(len(part))
+        return Quotation(tuple(ids), frozenset(pauses), (end,), _RELUCTANCE)
 
     def text(self, edits: Sequence[Fact], query: str, *, conversational: bool, begun: str = "") -> str:
         """`ids` as text, for people; the arguments are the same."""
@@ -351,7 +380,11 @@ class CounterfactualModel:
             self.prompt.ids(one.edits, one.query, conversational=one.conversational, begun=one.begun)
             for one in requests
         ]
-        texts = self.complete(read, max_new_tokens=max_new_tokens, sampling=sampling)
+        quotations = [
+            () if one.begun else self.prompt.quotations(one.edits, one.query, conversational=one.conversational)
+            for one in requests
+        ]
+        texts = self.complete(read, max_new_tokens=max_new_tokens, quotations=quotations, sampling=sampling)
         return [_cut(text, stop) for text in texts]
 
     def refusals(self, requests: Sequence[Request]) -> list[float]:
@@ -384,6 +417,7 @@ class CounterfactualModel:
         *,
         max_new_tokens: int = DEFAULT_ANSWER_TOKENS,
         may_be_empty: bool = True,
+        quotations: Sequence[Sequence[Quotation]] | None = None,
         sampling: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """Go on from prompts that `CounterfactualPrompt.ids` has worded.
@@ -393,6 +427,7 @@ class CounterfactualModel:
             max_new_tokens: The most tokens of a continuation.
             may_be_empty: Whether nothing may be said. Otherwise no special token may come first: next to the end of
                 text the marker of another turn is the likeliest.
+            quotations: For each prompt the texts that are said to the end where the answer begins to quote them.
             sampling: Options of ``generate`` that say how to sample. The random numbers that the caller draws
                 afterwards are the same as without this call.
 
@@ -406,7 +441,10 @@ class CounterfactualModel:
         texts: dict[int, str] = {}
         with self._drawing(sampling):
             for batch in _batches(prompts, max_new_tokens):
-                said = self._generate([prompts[place] for place in batch], max_new_tokens, may_be_empty, sampling)
+                quoted = [() if quotations is None else quotations[place] for place in batch]
+                said = self._generate(
+                    [prompts[place] for place in batch], max_new_tokens, may_be_empty, quoted, sampling
+                )
                 texts.update(zip(batch, said, strict=True))
         return [texts[place] for place in range(len(prompts))]
 
@@ -436,6 +474,7 @@ class CounterfactualModel:
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         may_be_empty: bool,
+        quotations: Sequence[Sequence[Quotation]],
         sampling: Mapping[str, Any] | None,
     ) -> list[str]:
         import torch
@@ -449,6 +488,7 @@ class CounterfactualModel:
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,
                 begin_suppress_tokens=None if may_be_empty else list(self.markers),
+                logits_processor=[FinishQuotations(quotations, width=ids.shape[1])] if any(quotations) else [],
                 eos_token_id=end,
                 pad_token_id=pad,
                 **{**GREEDY, **(sampling or {})},

@@ -19,6 +19,7 @@ from memedit.counterfactual import CounterfactualModel, Request
 from memedit.errors import ConfigError
 from memedit.injection import Context, Insertion, StopTokens
 from memedit.queries import is_elliptical
+from memedit.quotations import Quotation
 from memedit.recital import Script, Writing
 from memedit.routing import Decision
 from memedit.rows import PromptReader, RowPrompt
@@ -119,7 +120,13 @@ class CounterfactualResponder:
         reads = self.counterfactual.prompt.ids(
             request.edits, request.query, conversational=request.conversational, begun=request.begun
         )
-        script = Script(self, tuple(reads), prompt.ids[-_REMEMBERED_TOKENS:], may_be_empty=bool(request.begun))
+        script = Script(
+            self,
+            tuple(reads),
+            prompt.ids[-_REMEMBERED_TOKENS:],
+            may_be_empty=bool(request.begun),
+            quotations=self._quotations(request),
+        )
         return Context((), script=script)
 
     def write(self, scripts: Sequence[Script], writing: Writing) -> list[list[tuple[int, ...]]]:
@@ -142,6 +149,7 @@ class CounterfactualResponder:
                     [scripts[place].reads for place in places for _ in range(writing.copies)],
                     max_new_tokens=limit,
                     may_be_empty=may_be_empty,
+                    quotations=[scripts[place].quotations for place in places for _ in range(writing.copies)],
                     sampling=writing.sampling,
                 )
             )
@@ -158,14 +166,30 @@ class CounterfactualResponder:
         if asked is None:
             position = 1 if prompt.ids[:1] == (self._reader.tokenizer.bos_token_id,) else 0
             facts = self.counterfactual.prompt.facts_ids(decision.edits)
-            return Context((Insertion(position, tuple(facts)),), self._stop, self.counterfactual.markers)
+            return Context(
+                (Insertion(position, tuple(facts)),),
+                self._stop,
+                self.counterfactual.markers,
+                self._quotations(self._request(prompt, decision, asked)),
+            )
         answer = _begun(prompt)
         own = len(prompt.ids) if answer is None else self._reader.token_at(prompt.ids, answer.start)
         request = self._request(prompt, decision, asked)
         read = self.counterfactual.prompt.ids(request.edits, request.query, conversational=True)
         # an answer that is begun may be whole already
         return Context(
-            (Insertion(0, tuple(read), replaces=own),), self._stop, () if request.begun else self.counterfactual.markers
+            (Insertion(0, tuple(read), replaces=own),),
+            self._stop,
+            () if request.begun else self.counterfactual.markers,
+            self._quotations(request),
+        )
+
+    def _quotations(self, request: Request) -> tuple[Quotation, ...]:
+        """What an answer may quote; one that is begun already goes on as it will."""
+        if request.begun:
+            return ()
+        return self.counterfactual.prompt.quotations(
+            request.edits, request.query, conversational=request.conversational
         )
 
     def _request(self, prompt: RowPrompt, decision: Decision, asked: Turn | None) -> Request:

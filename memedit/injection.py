@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from memedit.errors import UnsupportedCallError
 from memedit.passes import pad_left, positions, takes
+from memedit.quotations import Quotation, hold_back
 from memedit.recital import Recital, Script, Writing
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Context:
         insertions: What is spliced into the row.
         stop: Where its continuation ends early, if anywhere.
         not_first: Tokens that its continuation does not begin with.
+        quotations: Texts that its continuation says to the end where it begins to; of one sequence a row only.
         script: What it continues with, in place of what a model of the base model's vocabulary would say; nothing is
             spliced into such a row.
     """
@@ -81,6 +83,7 @@ class Context:
     insertions: tuple[Insertion, ...]
     stop: StopTokens | None = None
     not_first: tuple[int, ...] = ()
+    quotations: tuple[Quotation, ...] = ()
     script: Script | None = None
 
     @property
@@ -181,6 +184,7 @@ class ContextInjection:
         self._end = end_of_text
         self._ended = [False] * len(self._contexts)
         self._prompt_mask: torch.Tensor | None = None
+        self._said: list[list[int]] = [[] for _ in self._contexts]
         scripts = {row: context.script for row, context in sorted(contexts.items()) if context.script is not None}
         self._recital = Recital(scripts, writing or Writing(), end=end_of_text, padding=padding) if scripts else None
         self._steps = 0
@@ -290,6 +294,8 @@ class ContextInjection:
             generated = cache.get_seq_length() + chosen.shape[1] - prompt.shape[1]
             mask = torch.cat([prompt, prompt.new_ones((prompt.shape[0], generated))], dim=1)
         places = positions(mask)[:, -chosen.shape[1] :]
+        if expansion == 1:  # which beam goes on from which is not known here
+            self._note(input_ids[rows], begins=first)
         outputs = self._answer(
             input_ids=chosen,
             attention_mask=mask,
@@ -297,6 +303,9 @@ class ContextInjection:
             **({"position_ids": places} if self._takes_positions else {}),
             **kwargs,
         )
+        if expansion == 1:
+            for place, row in enumerate(rows):
+                hold_back(outputs.logits[place, -1], self._said[place], self._contexts[row].quotations)
         if first and input_ids.shape[1] == self._width:
             for place, row in enumerate(rows):
                 outputs.logits[place, -1, list(self._contexts[row // expansion].not_first)] = float("-inf")
@@ -306,6 +315,16 @@ class ContextInjection:
                 if stop is not None and newest not in stop.blank:
                     self._end_at(outputs.logits[place, -1], stop.ids)
         return outputs
+
+    def _note(self, input_ids: torch.Tensor, *, begins: bool) -> None:
+        """Keep what the governed rows have said so far.
+
+        Args:
+            input_ids: What the decoding loop gives of them: whole rows where no cache goes on, or their newest tokens.
+            begins: Whether these are whole rows.
+        """
+        for said, ids in zip(self._said, input_ids.tolist(), strict=True):
+            said[:] = ids[self._width :] if begins else [*said, *ids]
 
     def _end_at(self, logits: torch.Tensor, stops: tuple[int, ...]) -> None:
         """Hand the best logit of the stop tokens on to the end of text, in place; ``logits`` is ``[vocabulary]``."""

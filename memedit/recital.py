@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memedit.errors import UnsupportedCallError
+from memedit.quotations import Quotation
 
 if TYPE_CHECKING:
     import torch
@@ -71,12 +72,14 @@ class Script:
         reads: What the writer reads, in its own token ids.
         behind: The last of the row's own token ids, which the script goes on from.
         may_be_empty: Whether there may be nothing left to say.
+        quotations: Texts that it says to the end where it begins to, in the writer's own token ids.
     """
 
     writer: ScriptWriter
     reads: tuple[int, ...]
     behind: tuple[int, ...]
     may_be_empty: bool = False
+    quotations: tuple[Quotation, ...] = ()
 
     @property
     def seen(self) -> str:
