@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from training.config import check_range
 from training.errors import TrainingConfigError
@@ -105,14 +104,6 @@ def settled(settings: LoopSettings) -> LoopSettings:
     """
     if settings.precision != "auto":
         return settings
-    return replace(settings, precision="bfloat16" if _multiplies_in_bfloat16(device_for(settings)) else "float32")
+    from memedit.processors import multiplies_in_bfloat16
 
-
-def _multiplies_in_bfloat16(device: torch.device) -> bool:
-    import torch
-
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # PyTorch's own list of what a processor can do is newer than the oldest PyTorch that is supported
-    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(bool(known.get(name)) for name in ("avx512_bf16", "amx_bf16"))
+    return replace(settings, precision="bfloat16" if multiplies_in_bfloat16(device_for(settings)) else "float32")

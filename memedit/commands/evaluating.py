@@ -10,6 +10,7 @@ import typer
 from memedit.commands.exits import CommandError, ExitCode
 from memedit.commands.options import JsonOption
 from memedit.commands.output import Output
+from memedit.commands.precision import warn_of_imitation
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -193,6 +194,7 @@ def evaluate(
     from memedit.evaluation.runner import evaluate as run
 
     output = Output(as_json=as_json)
+    warn_of_imitation(output, dtype, device)
     with output.progress() as progress, quiet_transformers():
         report = run(
             model,

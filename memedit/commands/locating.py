@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from memedit.commands.options import EncoderOption, JsonOption, ModelOption
+from memedit.commands.precision import warn_of_imitation
 from memedit.commands.render import plain_row
 from memedit.commands.runtime import Session
 
@@ -152,6 +153,7 @@ def trace(
         score=score,
         precision=precision,
     )
+    warn_of_imitation(session.output, precision, None)
     if data is not None and out is not None:
         _trace_file(session, data, config, out, limit)
     elif prompt is not None and subject is not None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from memedit.commands.options import JsonOption
 from memedit.commands.output import Output
+from memedit.commands.precision import warn_of_imitation
 from memedit.commands.render import plain_row, plain_table
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def tune(
     from memedit.locate.facts import traced_layer
 
     output = Output(as_json=as_json)
+    warn_of_imitation(output, dtype, device)
     folder = out if out is not None else Path("runs") / f"tune-{method}"
     cases = load_cases(data, data=data_folder, limit=3 * limit).cases
     subject = Subject.load(model, device=device, dtype=dtype)
