@@ -231,68 +231,7 @@ def test_every_kind_that_the_material_allows_is_drawn(pairs: list[Pair]):
     silent = {kind for kind in (*POSITIVE, *NEGATIVE) if kind not in drawn}
     # what needs yes/no forms, or a subject with relations that do not overlap
     others = {"other relation", "like relation", "other relation, yes/no", "other chain", "of another"}
-    # what needs names in names, or a relation between things of one kind
-    names = {"part or whole of a name", "of the target"}
-    assert silent <= {"yes/no", "other subject, yes/no", *others, *names}, silent
-
-
-TEACHER = """
-[[relation]]
-name = "teacher"
-subject = "person"
-object = "person"
-labels = ["teacher"]
-stubs = ["{s} was taught by"]
-questions = ["Who taught {s}?"]
-"""
-
-
-def teaching(folder: Path, *facts: tuple[str, str]) -> PairMaker:
-    told = [
-        Fact(subject=one, prompt=f"{one} was taught by", target=other, source="counterfact", relation="teacher")
-        for one, other in facts
-    ]
-    bank = bank_of(folder, SMALL + TEACHER).with_names({"person": [name for fact in facts for name in fact]})
-    return PairMaker(
-        bank,
-        told,
-        near=[()] * len(told),
-        traffic=[],
-        passages=[PASSAGE],
-        aliases={},
-        sources={"counterfact": 1.0},
-        seed=0,
-    )
-
-
-def test_a_thing_whose_name_holds_the_subjects_is_another(tmp_path: Path):
-    maker = teaching(tmp_path, ("George Washington Julian", "Kurt Gödel"), ("George Washington", "Ada Lovelace"))
-    found = of_kind([maker.pair(number) for number in range(2000)], "part or whole of a name")
-    for pair in found:
-        assert not pair.governed
-        asked_of_longer = "julian" in pair.query.lower()
-        assert "george washington" in pair.query.lower(), pair
-        assert asked_of_longer == (pair.subject == "George Washington"), pair
-    assert {pair.subject for pair in found} == {"George Washington", "George Washington Julian"}
-
-
-def test_what_a_person_may_be_called_is_no_other_name(tmp_path: Path):
-    maker = teaching(tmp_path, ("Charles Darwin", "Kurt Gödel"), ("Darwin", "Ada Lovelace"))
-    assert not [pair for number in range(2000) if (pair := maker.pair(number)).kind == "part or whole of a name"]
-
-
-def test_what_is_asked_of_the_target_is_not_governed(tmp_path: Path):
-    maker = teaching(tmp_path, ("Alan Turing", "Grace Hopper"))
-    found = of_kind([maker.pair(number) for number in range(2000)], "of the target")
-    for pair in found:
-        assert not pair.governed
-        assert short(pair.target) in pair.query.lower(), pair
-        assert "turing" not in pair.query.lower(), pair
-
-
-def test_a_relation_that_holds_both_ways_is_not_asked_of_the_target(pairs: list[Pair]):
-    # of the small bank's relations only "twin city" is between things of one kind
-    assert not [pair for pair in pairs if pair.kind == "of the target"]
+    assert silent <= {"yes/no", "other subject, yes/no", *others}, silent
 
 
 def test_words_of_a_question_are_those_of_its_relation(bank: Bank):

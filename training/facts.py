@@ -19,7 +19,6 @@ from training.errors import TrainingDataError
 
 __all__ = [
     "TEXT",
-    "UNIQUE_NAMES",
     "Corpus",
     "Fact",
     "counterfact_relations",
@@ -32,9 +31,6 @@ __all__ = [
 
 TEXT = "text/wikipedia_en.jsonl"
 """Plain English text, by its name in the data folder."""
-
-UNIQUE_NAMES = frozenset({"counterfact"})
-"""Sources whose names are those of one collection (Wikidata's labels): two names are of two things."""
 
 _RELATION_FILES = {
     "company_ceo": "chief executive officer",

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from classifiers import TextEncoder
 from training.bank import Bank
-from training.facts import UNIQUE_NAMES, Fact
-from training.names_in_names import called_for_short
+from training.facts import Fact
 from training.progress import SILENT
 
 __all__ = ["Nearby", "nearby"]
@@ -101,12 +100,6 @@ def _differ(asker: Fact, other: Fact, bank: Bank) -> bool:
     one, two = asker.subject.casefold(), other.subject.casefold()
     if one not in two and two not in one:
         return True
-    if one != two and {asker.source, other.source} <= UNIQUE_NAMES:
-        longer, shorter = (asker, other) if len(one) > len(two) else (other, asker)
-        relation = bank.relations.get(longer.relation or "")
-        return relation is not None and not called_for_short(
-            longer.subject, shorter.subject, bank.ancestors(relation.subject)
-        )
     if one != two or asker.relation is None or other.relation is None:
         return False
     known = asker.relation in bank.relations and other.relation in bank.relations

@@ -17,8 +17,7 @@ from dataclasses import dataclass, replace
 
 from training.aliases import lengthen, near_names, shorten
 from training.bank import Bank, Relation
-from training.facts import UNIQUE_NAMES, Fact
-from training.names_in_names import called_for_short, names_in_names
+from training.facts import Fact
 from training.wording import (
     asked,
     asked_backwards,
@@ -117,9 +116,6 @@ class PairMaker:
         there = {"bank", "compound", "traffic", *self._places, *(["alias"] if self.aliases else [])}
         self._sources = [name for name, weight in sources.items() if weight > 0 and name in there]
         self._weights = [sources[name] for name in self._sources]
-        self._holding = names_in_names(
-            name for fact in facts if fact.source in UNIQUE_NAMES for name in (fact.subject, fact.target, *fact.others)
-        )
         self._relations = [one for one in bank.relations.values() if bank.names(one.subject)]
         # the more is known of a type, the more is asked about it
         self._shares = [len(bank.names(one.subject)) ** 0.2 for one in self._relations]
@@ -154,11 +150,8 @@ class PairMaker:
         stated = self._invented(rng) if source == "bank" else self._stated(rng.choice(self._places[source]), rng)
         governed = rng.random() < 0.45
         kinds = POSITIVE if governed else NEGATIVE
-        weights = [weight for weight, _ in kinds.values()]
-        query, kind = None, _SCARCE
-        while query is None and kind == _SCARCE:
-            (kind,) = rng.choices(list(kinds), weights)
-            query = kinds[kind][1](self, stated, rng)
+        (kind,) = rng.choices(list(kinds), [weight for weight, _ in kinds.values()])
+        query = kinds[kind][1](self, stated, rng)
         if query is None:
             return None
         if rng.random() < _LONG:
@@ -307,19 +300,6 @@ class PairMaker:
                 return name
         return name
 
-    def part_or_whole(self, stated: _Stated, rng: random.Random) -> str | None:
-        """A name of another thing that is a part of the subject's, or holds it."""
-        relation = stated.relation
-        if relation is None:
-            return None
-        kinds = self.bank.ancestors(relation.subject)
-        fitting = [
-            name
-            for name in self._holding.get(stated.subject, ())
-            if not called_for_short(max(name, stated.subject, key=len), min(name, stated.subject, key=len), kinds)
-        ]
-        return rng.choice(fitting) if fitting else None
-
     def chained(self, relation: Relation, subject: str, rng: random.Random) -> str | None:
         """A question about the object of a relation, the object only described; sometimes through one more link."""
         onward = self.bank.about(relation.object)
@@ -449,29 +429,6 @@ def _near_name(maker: PairMaker, stated: _Stated, rng: random.Random) -> str | N
     return asked(relation, rng.choice(near), rng) if near else None
 
 
-def _part_or_whole(maker: PairMaker, stated: _Stated, rng: random.Random) -> str | None:
-    """Asked of a thing whose name is a part of the subject's, or holds it ("Wii" where the edit is about "Wii U")."""
-    other = maker.part_or_whole(stated, rng)
-    return None if other is None else _asked_of(other, stated, rng)
-
-
-def _of_the_target(maker: PairMaker, stated: _Stated, rng: random.Random) -> str | None:
-    """The edit's relation, asked of its target ("Where is Colombia?" where the edit says that Mudgee lies there)."""
-    relation = stated.relation
-    if relation is None or relation.inverse == relation.name:
-        return None
-    if not set(maker.bank.ancestors(relation.subject)) & set(maker.bank.ancestors(relation.object)):
-        return None
-    return _asked_of(stated.target, stated, rng)
-
-
-def _asked_of(name: str, stated: _Stated, rng: random.Random) -> str:
-    """What the edit asks, of something else: in its own words or in others."""
-    if stated.relation is None or (rng.random() < 0.4 and stated.subject in stated.prompt):
-        return stated.prompt.replace(stated.subject, name)
-    return asked(stated.relation, name, rng)
-
-
 def _other_subject_yes_no(maker: PairMaker, stated: _Stated, rng: random.Random) -> str | None:
     if stated.relation is None:
         return None
@@ -577,9 +534,6 @@ _MENTIONS = (
     "What should I wear to a party themed {}?",
 )
 
-_SCARCE = "part or whole of a name"
-"""A kind that few facts have: for the others another is drawn at once, so that it takes nothing from its label."""
-
 POSITIVE: Mapping[str, tuple[float, Composer]] = {
     "edit": (0.6, _same),
     "paraphrase": (2.0, _paraphrase),
@@ -595,18 +549,16 @@ POSITIVE: Mapping[str, tuple[float, Composer]] = {
 
 NEGATIVE: Mapping[str, tuple[float, Composer]] = {
     "other relation": (3.0, _other_relation),
-    "like relation": (2.5, _like_relation),
+    "like relation": (1.5, _like_relation),
     "other relation, yes/no": (0.7, _other_relation_yes_no),
     "other subject": (1.1, _other_subject),
     "other subject, same words": (0.9, _other_subject_same_words),
-    "near name": (1.6, _near_name),
-    _SCARCE: (4.0, _part_or_whole),
+    "near name": (1.4, _near_name),
     "other subject, yes/no": (0.5, _other_subject_yes_no),
     "excluding": (0.8, _excluding),
     "excluding, other subject": (0.8, _excluding_elsewhere),
     "about the target": (0.8, _about_target),
-    "of the target": (1.0, _of_the_target),
-    "reversed, wrong": (1.4, _backwards_wrong),
+    "reversed, wrong": (1.1, _backwards_wrong),
     "other chain": (1.5, _other_chain),
     "of another": (0.9, _of_another),
     "mention": (0.5, _mention),

@@ -76,7 +76,7 @@ class ScopeSettings:
     sources: SourceWeights = field(default_factory=SourceWeights)
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=3600, learning_rate=1e-3, evaluate_every=720, weight_decay=0.0, precision="auto"
+            steps=2600, learning_rate=1e-3, evaluate_every=520, weight_decay=0.0, precision="auto"
         )
     )
 
