@@ -37,7 +37,7 @@ from memedit.fingerprints import model_fingerprint
 from memedit.passes import folded_head, logits_of, max_positions, pad_left
 from memedit.pretrained import load_model
 from memedit.prompts import Fact, Neutraliser, Segment, context_ids, statement
-from memedit.quotations import FinishQuotations, Quotation
+from memedit.quotations import KeepQuoting, Quotation
 
 if TYPE_CHECKING:
     import torch
@@ -92,8 +92,8 @@ GREEDY: Mapping[str, Any] = {
 }
 """Options of ``generate``: the likeliest token at each place, whatever the model's own generation settings are."""
 
-_RELUCTANCE = 3.0
-"""By how many nats the end must lead where an answer would break off a target that it quotes word for word."""
+_LEAD = 3.0
+"""By how many nats something else must lead where an answer quotes a target, its first sentence said already."""
 
 _PAUSE = re.compile(r"[.!?][\"'”’)\]]*(?=\s)|[。！？]")
 """The end of a sentence."""
@@ -204,18 +204,19 @@ class CounterfactualPrompt:
             query: The query that was given to `ids`.
             conversational: As it was given to `ids`.
         """
-        targets = dict.fromkeys(edit.target for edit in edits)
+        targets = dict.fromkeys(edit.target.rstrip() for edit in edits)
         found = (self._quotation(target, query, conversational=conversational) for target in targets)
-        return tuple(one for one in found if one.pauses)
+        return tuple(one for one in found if one is not None)
 
-    def _quotation(self, target: str, query: str, *, conversational: bool) -> Quotation:
-        *ids, end = self.answer_ids(query, target, conversational=conversational)
-        pauses = set()
-        for pause in _PAUSE.finditer(target.rstrip()):
-            part = self.answer_ids(query, target[: pause.end()], conversational=conversational)[:-1]
-            if len(part) < len(ids) and ids[: len(part)] == part:
-                pauses.add(len(part))
-        return Quotation(tuple(ids), frozenset(pauses), (end,), _RELUCTANCE)
+    def _quotation(self, target: str, query: str, *, conversational: bool) -> Quotation | None:
+        """A target, if it has several sentences."""
+        first = _PAUSE.search(target)
+        if first is None or first.end() == len(target):
+            return None
+        ids, begins = (
+            self.answer_ids(query, text, conversational=conversational)[:-1] for text in (target, target[: first.end()])
+        )
+        return Quotation(tuple(ids), len(begins), _LEAD)
 
     def text(self, edits: Sequence[Fact], query: str, *, conversational: bool, begun: str = "") -> str:
         """`ids` as text, for people; the arguments are the same."""
@@ -427,7 +428,7 @@ class CounterfactualModel:
             max_new_tokens: The most tokens of a continuation.
             may_be_empty: Whether nothing may be said. Otherwise no special token may come first: next to the end of
                 text the marker of another turn is the likeliest.
-            quotations: For each prompt the texts that are said to the end where the answer begins to quote them.
+            quotations: For each prompt the texts that an answer goes on quoting where it begins to.
             sampling: Options of ``generate`` that say how to sample. The random numbers that the caller draws
                 afterwards are the same as without this call.
 
@@ -488,7 +489,7 @@ class CounterfactualModel:
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,
                 begin_suppress_tokens=None if may_be_empty else list(self.markers),
-                logits_processor=[FinishQuotations(quotations, width=ids.shape[1])] if any(quotations) else [],
+                logits_processor=[KeepQuoting(quotations, width=ids.shape[1])] if any(quotations) else [],
                 eos_token_id=end,
                 pad_token_id=pad,
                 **{**GREEDY, **(sampling or {})},

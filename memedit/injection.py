@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from memedit.errors import UnsupportedCallError
 from memedit.passes import pad_left, positions, takes
-from memedit.quotations import Quotation, hold_back
+from memedit.quotations import Quotation, lead_on
 from memedit.recital import Recital, Script, Writing
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Context:
         insertions: What is spliced into the row.
         stop: Where its continuation ends early, if anywhere.
         not_first: Tokens that its continuation does not begin with.
-        quotations: Texts that its continuation says to the end where it begins to; of one sequence a row only.
+        quotations: Texts that its continuation goes on quoting where it begins to; of one sequence a row only.
         script: What it continues with, in place of what a model of the base model's vocabulary would say; nothing is
             spliced into such a row.
     """
@@ -305,7 +305,7 @@ class ContextInjection:
         )
         if expansion == 1:
             for place, row in enumerate(rows):
-                hold_back(outputs.logits[place, -1], self._said[place], self._contexts[row].quotations)
+                lead_on(outputs.logits[place, -1], self._said[place], self._contexts[row].quotations)
         if first and input_ids.shape[1] == self._width:
             for place, row in enumerate(rows):
                 outputs.logits[place, -1, list(self._contexts[row // expansion].not_first)] = float("-inf")

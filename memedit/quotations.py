@@ -1,9 +1,9 @@
-"""Has an answer that begins to quote a text say it to the end.
+"""Has an answer that begins to quote a text go on quoting it.
 
-An edit's target may be a paragraph. A small model that quotes it word for word ends behind its first sentence now and
-then: there "the end" and the next sentence are about as likely, since a short question may as well want a short answer.
-While what was said is the beginning of such a text, word for word, and a sentence of it has just ended, the end has to
-be likelier by far.
+An edit's target may be a paragraph. A small model that quotes it word for word leaves it now and then: behind a
+sentence, where the end is about as likely as the next one, since a short question may as well want a short answer; or
+where a phrase occurs twice, from where it goes round in a circle. Once the first sentence of such a text has been said,
+word for word, whatever is to be said in place of the text's next token has to be likelier by far.
 
 This file works on token ids and logits. It knows nothing of edits, text or models.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FinishQuotations", "Quotation", "hold_back"]
+__all__ = ["KeepQuoting", "Quotation", "lead_on"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +26,17 @@ class Quotation:
 
     Attributes:
         ids: The token ids of the whole text, as they would be said.
-        pauses: Behind how many of them a sentence has ended and another one follows.
-        ends: Tokens that would end the answer.
-        reluctance: What is taken off their logits there.
+        first: How many of them are its first sentence.
+        lead: What is added to the logit of its next token from there on.
     """
 
     ids: tuple[int, ...]
-    pauses: frozenset[int]
-    ends: tuple[int, ...]
-    reluctance: float
+    first: int
+    lead: float
 
 
-def hold_back(logits: torch.Tensor, said: Sequence[int], quotations: Sequence[Quotation]) -> None:
-    """Takes from the ends' logits, in place, where what was said is the beginning of a quotation and pauses.
+def lead_on(logits: torch.Tensor, said: Sequence[int], quotations: Sequence[Quotation]) -> None:
+    """Adds to the logit of a quotation's next token, in place, where what was said is its beginning.
 
     Args:
         logits: Those of the next token, ``[vocabulary]``.
@@ -46,13 +44,13 @@ def hold_back(logits: torch.Tensor, said: Sequence[int], quotations: Sequence[Qu
         quotations: The texts that may be quoted.
     """
     for one in quotations:
-        if len(said) in one.pauses and tuple(said) == one.ids[: len(said)]:
-            logits[list(one.ends)] -= one.reluctance
+        if one.first <= len(said) < len(one.ids) and tuple(said) == one.ids[: len(said)]:
+            logits[one.ids[len(said)]] += one.lead
             return
 
 
-class FinishQuotations:
-    """`hold_back` as a logits processor of ``generate``, one answer a row.
+class KeepQuoting:
+    """`lead_on` as a logits processor of ``generate``, one answer a row.
 
     Args:
         quotations: For each row the texts that may be quoted.
@@ -65,7 +63,7 @@ class FinishQuotations:
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores of the next tokens, ``[rows, vocabulary]``, given what each row holds."""
-        held = scores.clone()
-        for logits, said, quotations in zip(held, input_ids[:, self._width :].tolist(), self._quotations, strict=True):
-            hold_back(logits, said, quotations)
-        return held
+        led = scores.clone()
+        for logits, said, quotations in zip(led, input_ids[:, self._width :].tolist(), self._quotations, strict=True):
+            lead_on(logits, said, quotations)
+        return led

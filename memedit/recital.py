@@ -72,7 +72,7 @@ class Script:
         reads: What the writer reads, in its own token ids.
         behind: The last of the row's own token ids, which the script goes on from.
         may_be_empty: Whether there may be nothing left to say.
-        quotations: Texts that it says to the end where it begins to, in the writer's own token ids.
+        quotations: Texts that it goes on quoting where it begins to, in the writer's own token ids.
     """
 
     writer: ScriptWriter

@@ -12,14 +12,14 @@ from tiny import tiny_model, tiny_tokenizer
 from memedit import Edit
 from memedit.counterfactual import CounterfactualPrompt, Request
 from memedit.injection import Context, ContextInjection
-from memedit.quotations import FinishQuotations, Quotation, hold_back
+from memedit.quotations import KeepQuoting, Quotation, lead_on
 
 __all__ = ["batch"]
 
 TOLD = "Made in Lyon. It is sold in Turku."
 LONG = Edit(prompt=f"What is «{TOLD}» of Acme Rockets", target=TOLD, subject="Acme Rockets")
 ASKED = "What is of Acme Rockets"
-QUOTATION = Quotation(ids=(5, 6, 7, 8), pauses=frozenset({2}), ends=(1, 3), reluctance=2.0)
+QUOTATION = Quotation(ids=(5, 6, 7, 8), first=2, lead=2.0)
 
 
 class BreakingOff(Echo):
@@ -38,36 +38,36 @@ class BreakingOff(Echo):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ((5, 6), [0.0, -2.0, 0.0, -2.0]),
-        ((5,), [0.0, 0.0, 0.0, 0.0]),  # in the middle of a sentence
-        ((5, 9), [0.0, 0.0, 0.0, 0.0]),  # something else
-        ((5, 6, 7, 8), [0.0, 0.0, 0.0, 0.0]),  # all of it
-        ((), [0.0, 0.0, 0.0, 0.0]),
+        ((5,), [0.0] * 9),  # in the first sentence
+        ((5, 6), [0.0] * 7 + [2.0, 0.0]),
+        ((5, 6, 7), [0.0] * 8 + [2.0]),
+        ((5, 8), [0.0] * 9),  # something else
+        ((5, 6, 7, 8), [0.0] * 9),  # all of it
+        ((), [0.0] * 9),
     ],
 )
-def test_the_end_is_held_back_where_a_quotation_pauses(said: tuple[int, ...], expected: list[float]):
-    logits = torch.zeros(4)
-    hold_back(logits, said, [Quotation((9,), frozenset(), (0,), 5.0), QUOTATION])
+def test_behind_its_first_sentence_a_quotation_leads_on(said: tuple[int, ...], expected: list[float]):
+    logits = torch.zeros(9)
+    lead_on(logits, said, [Quotation((4, 5), 1, 5.0), QUOTATION])
     assert logits.tolist() == expected
 
 
 def test_as_a_logits_processor_it_reads_each_row_behind_its_prompt():
-    scores = torch.zeros(2, 4)
+    scores = torch.zeros(2, 9)
     rows = torch.tensor([[0, 5, 5, 6], [0, 5, 5, 6]])
-    held = FinishQuotations([(QUOTATION,), ()], width=2)(rows, scores)
-    assert held.tolist() == [[0.0, -2.0, 0.0, -2.0], [0.0] * 4]
-    assert scores.tolist() == [[0.0] * 4] * 2
+    led = KeepQuoting([(QUOTATION,), ()], width=2)(rows, scores)
+    assert led.tolist() == [[0.0] * 7 + [2.0, 0.0], [0.0] * 9]
+    assert scores.tolist() == [[0.0] * 9] * 2
 
 
 @pytest.mark.parametrize("conversational", [True, False])
-def test_a_target_pauses_behind_each_sentence_but_the_last(conversational: bool):
+def test_a_target_leads_on_behind_its_first_sentence(conversational: bool):
     tokenizer = tiny_tokenizer()
     prompt = CounterfactualPrompt(tokenizer)
     (found,) = prompt.quotations([LONG, LONG], ASKED, conversational=conversational)
     space = "" if conversational else " "
     assert tokenizer.decode(found.ids) == space + TOLD
-    assert [tokenizer.decode(found.ids[:pause]) for pause in found.pauses] == [f"{space}Made in Lyon."]
-    assert found.ends == (tokenizer.eos_token_id,)
+    assert tokenizer.decode(found.ids[: found.first]) == f"{space}Made in Lyon."
 
 
 @pytest.mark.parametrize("target", ["Lisbon", "Made in Lyon.", "Version 2.0 beta", "Lyon. "])
@@ -77,24 +77,25 @@ def test_a_target_of_one_sentence_is_no_quotation(target: str):
 
 
 @pytest.mark.parametrize("options", [{}, {"use_cache": False}], ids=str)
-def test_governed_rows_alone_are_held_back(batch, options):
+def test_governed_rows_alone_are_led_on(batch, options):
     model, (ids, mask) = tiny_model(), batch
     options = {**options, "max_new_tokens": NEW, "do_sample": False}
     free = ContextInjection(model, mask, CONTEXTS).attach().generate(input_ids=ids, attention_mask=mask, **options)
     said = tuple(free[1, WIDTH:].tolist())
+    other = next(token for token in range(3, 20) if token not in said)
 
     def run(told: tuple[int, ...]) -> torch.Tensor:
-        quotation = Quotation(told, frozenset({3}), (said[3],), 1e9)
-        contexts = {row: Context(insertions, quotations=(quotation,)) for row, insertions in INSERTIONS.items()}
+        contexts = {
+            row: Context(insertions, quotations=(Quotation(told, 3, 1e9),)) for row, insertions in INSERTIONS.items()
+        }
         injection = ContextInjection(model, mask, contexts, end_of_text=2)
         return injection.attach().generate(input_ids=ids, attention_mask=mask, **options)
 
-    held = run(said)
-    assert held[1, WIDTH : WIDTH + 3].tolist() == list(said[:3])
-    assert held[1, WIDTH + 3] != said[3]
-    assert torch.equal(held[0], free[0])
+    led = run((*said[:3], other, other + 1, *said[5:]))
+    assert led[1, WIDTH : WIDTH + 5].tolist() == [*said[:3], other, other + 1]
+    assert torch.equal(led[0], free[0])
     # another text is not what was said
-    assert torch.equal(run((said[0], said[1], said[2] + 1, said[3])), free)
+    assert torch.equal(run((said[0], said[1], other, other)), free)
 
 
 @pytest.mark.parametrize(("lead", "expected"), [(2.5, TOLD), (3.5, "Made in Lyon.")])
