@@ -89,7 +89,8 @@ def test_governed_rows_alone_are_led_on(batch, options):
             row: Context(insertions, quotations=(Quotation(told, 3, 1e9),)) for row, insertions in INSERTIONS.items()
         }
         injection = ContextInjection(model, mask, contexts, end_of_text=2)
-        return injection.attach().generate(input_ids=ids, attention_mask=mask, **options)
+        out: torch.Tensor = injection.attach().generate(input_ids=ids, attention_mask=mask, **options)
+        return out
 
     led = run((*said[:3], other, other + 1, *said[5:]))
     assert led[1, WIDTH : WIDTH + 5].tolist() == [*said[:3], other, other + 1]
