@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from memedit.architectures import architecture_of
 from memedit.hooks import running_instead
 from memedit.passes import folded_head, pad_left, positions, takes
+from memedit.processors import multiplies_in_bfloat16
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +159,8 @@ class SplitPass:
         places: Which token of each row is changed, from 0.
         layer: The layer in which it is changed.
         parameters: Values in place of the model's own parameters, by name.
-        bfloat16: Whether the passes multiply matrices in that precision; what is computed beforehand is not.
+        bfloat16: Whether the passes multiply matrices in that precision; what is computed beforehand is not. A
+            processor that would only imitate it, many times as slowly, multiplies in the weights' own.
     """
 
     def __init__(
@@ -205,7 +207,7 @@ class SplitPass:
                     self._before[one] = (held.keys[:, :, :begin].clone(), held.values[:, :, :begin].clone())
             if self._below:
                 self._hidden = _sliced(self._hidden, begin)
-        self._bfloat16 = bfloat16
+        self._bfloat16 = bfloat16 and multiplies_in_bfloat16(model.device)
 
     def __call__(self, added: Mapping[str, torch.Tensor], *, keep: int) -> torch.Tensor:
         """What the model makes of the rows if vectors are added to what modules write at the rows' tokens.

@@ -54,7 +54,8 @@ class LocateConfig:
             identity in the place of C.
         statistics_tokens: How many tokens of it; None for 20 for each dimension of a key.
         seed: Of what is made up.
-        bfloat16: Whether the optimisation multiplies matrices in that precision. Keys and weights never are.
+        bfloat16: Whether the optimisation multiplies matrices in that precision, where the processor does not merely
+            imitate it. Keys and weights never are.
     """
 
     learning_rate: float = 0.5
