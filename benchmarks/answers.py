@@ -14,6 +14,7 @@ that of answers that do not say the edit's target, or say it as the unedited mod
 End to end: all edits of CounterFact's dev split and 8,000 of its training split in one memory, each prompt from its
 text alone, by router and answerer together. What ``memedit eval --methods serac --data counterfact:dev --edits 9919
 --distractors counterfact:train`` reports is the same, with intervals; here weights that are not shipped can be tried.
+Of neighbours there is a row more, for those of whom no edit in memory states the fact that they ask for.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.scope import DISTRACTORS, chosen_scope, spread
+from benchmarks.stated_facts import StatedFacts
 from memedit import resolve
 from memedit.counterfactual import CounterfactualModel
 from memedit.counterfactual_responder import CounterfactualResponder
@@ -203,8 +205,17 @@ def end_to_end(
     figures: list[Mapping[str, float]] = [{"same 8": 1.0, "same": 1.0, "spared": 1.0}] * len(asked)
     for place, one, text, before in zip(places, some, texts, base, strict=True):
         figures[place] = scored(one, text, before, subject.tokenizer)
-    found = {"edits": len(edits), "serac": mean_figures([one.kind for one in asked], figures)}
-    return found, list(failures("serac", some, texts, base))
+    by_kind = mean_figures([one.kind for one in asked], figures)
+    facts = StatedFacts(editor.memory)
+    ids_of = {edit.prompt: edit.id for edit in editor.memory.iterate()}
+    unstated = [
+        (f"{one.kind}, stated by no edit", figure)
+        for one, figure in zip(asked, figures, strict=True)
+        if one.probe.kind == "same_relation"
+        and facts.stating(one.probe.prompt.text, ids_of[one.edit.prompt]) == frozenset()
+    ]
+    by_kind |= mean_figures([kind for kind, _ in unstated], [figure for _, figure in unstated])
+    return {"edits": len(edits), "serac": by_kind}, list(failures("serac", some, texts, base))
 
 
 def _end_to_end_probes(cases: Sequence[EvalCase], limit: int | None) -> list[Asked]:
