@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,8 @@ def test_steps_are_not_taken_where_rounding_is_what_is_missing(
 ) -> None:
     asked: list[int] = []
 
-    def so_far_apart(*_: Any, steps: int) -> Attributions:
+    def so_far_apart(*_: Any, steps: int, layers: Sequence[int] | None = None) -> Attributions:
+        assert layers == (None if steps == 20 else [0])
         asked.append(steps)
         return Attributions(torch.tensor([[1.0 + apart[len(asked) - 1]]]), torch.tensor([1.0]), 0.5)
 
@@ -137,6 +139,36 @@ def test_steps_are_not_taken_where_rounding_is_what_is_missing(
     found = complete_attributions(family("llama").to(dtype), IDS, 7, steps=20)
     assert asked == taken
     assert found.incompleteness == pytest.approx(kept, abs=1e-6)
+
+
+def test_some_layers_can_be_asked_for_alone() -> None:
+    model = family("llama")
+    answer, wanted = likeliest(model), [0, 2]
+    every, some = attribute(model, IDS, answer), attribute(model, IDS, answer, layers=wanted)
+    torch.testing.assert_close(some.values, every.values[wanted])
+    torch.testing.assert_close(some.differences, every.differences[wanted])
+    assert some.probability == every.probability
+
+
+def test_more_steps_are_taken_for_the_layers_that_miss_something_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = family("qwen3")
+    answer = likeliest(model)
+    first = attribute(model, IDS, answer, steps=10)
+    missing = [layer for layer, share in enumerate(first.missing.tolist()) if share > 0.01 / len(first.missing)]
+    assert 0 < len(missing) < len(first.missing), "there is nothing to choose"
+    asked: list[tuple[int, list[int] | None]] = []
+
+    def asking(*args: Any, steps: int, layers: list[int] | None = None) -> Attributions:
+        asked.append((steps, layers))
+        return attribute(*args, steps=steps, layers=layers)
+
+    monkeypatch.setattr(neurons, "attribute", asking)
+    found = complete_attributions(model, IDS, answer, steps=10)
+    assert asked[:2] == [(10, None), (20, missing)]
+    others = [layer for layer in range(len(first.missing)) if layer not in missing]
+    assert torch.equal(found.values[others], first.values[others])
+    whole = attribute(model, IDS, answer, steps=asked[-1][0])
+    torch.testing.assert_close(found.values, whole.values, atol=0.01 * float(whole.differences.abs().max()), rtol=0.01)
 
 
 def test_neurons_are_those_that_enough_prompts_share() -> None:
