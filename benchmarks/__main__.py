@@ -14,12 +14,13 @@ from rich.console import Console
 import memedit
 from benchmarks import counterfact, generation, locating, memory
 from benchmarks.rows import table
+from memedit.known_models import DEFAULT_ENCODER
 
 
 def main() -> None:
     """Print every table."""
     console = Console()
-    encoder = memedit.resolve(counterfact.ENCODER)
+    encoder = memedit.resolve(DEFAULT_ENCODER)
     console.print(table(memory.run(encoder), title="memory_store"))
     console.print(table(generation.run(), title=f"generation, {generation.EDITS:,} edits in memory"))
     console.print(table(locating.run(samples=2), title="tracing one fact, 2 noise samples"))

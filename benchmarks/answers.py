@@ -45,9 +45,9 @@ from memedit.evaluation.datasets.registry import load_cases
 from memedit.evaluation.matching import match_answer
 from memedit.evaluation.rendering import prompt_ids
 from memedit.evaluation.scoring import read, rouge_l
+from memedit.known_models import DEFAULT_ENCODER, DEFAULT_MODEL
 from memory_store import Edit
 
-MODEL, ENCODER = "smollm2-135m-instruct", "all-minilm-l6-v2"
 SETS = ("counterfact:dev", "knowedit-counterfact:dev", "knowedit-zsre:dev", "halluedit:dev", "unke:dev")
 ANSWERERS = ("base", "ice", "ike", "serac")
 LIMIT = 100
@@ -246,7 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="a folder of the counterfactual model; else the shipped one")
-    parser.add_argument("--model", default=MODEL, help="the base model")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="the base model")
     parser.add_argument("--answerers", default=",".join(ANSWERERS), help="of base, ice, ike, serac")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--limit", type=int, default=LIMIT, help="most probes of a kind; 0 for all")
@@ -260,7 +260,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(width=140)
     limit = arguments.limit or None
-    subject = Subject.load(arguments.model, encoder=ENCODER, dtype=arguments.dtype)
+    subject = Subject.load(arguments.model, encoder=DEFAULT_ENCODER, dtype=arguments.dtype)
     answerer = Answerer(subject, batch_tokens=8_192)
     editors: dict[str, MemoryEditor] = {}
     for name in arguments.answerers.split(","):
@@ -269,7 +269,7 @@ def main() -> None:
             responder = CounterfactualResponder(
                 model, subject.model, subject.tokenizer, refuse_from=arguments.refuse_from
             )
-            router = scoped_router(chosen_scope(arguments.scope, Path(resolve(ENCODER))))
+            router = scoped_router(chosen_scope(arguments.scope, Path(resolve(DEFAULT_ENCODER))))
             editors[name] = MemoryEditor(serac.INFO, subject, responder, router=router)
         elif name != "base":
             editors[name] = {"ice": ice_oracle, "ike": ike}[name].create(subject)

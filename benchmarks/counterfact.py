@@ -25,8 +25,8 @@ from rich.table import Table
 import memedit
 from classifiers import SentenceEncoder
 from memedit import Decision, Edit, EditedModel, question_query
+from memedit.known_models import DEFAULT_ENCODER, DEFAULT_MODEL
 
-MODEL, ENCODER = "smollm2-135m-instruct", "all-minilm-l6-v2"
 ORDINARY_QUESTIONS = 2_000
 NEW_TOKENS = 12
 BATCH = 16
@@ -91,7 +91,7 @@ def answers(model: EditedModel, prompts: Sequence[str]) -> list[str]:
 def run(data: Path, *, governed: int, seed: int = 0) -> list[tuple[str, str]]:
     """Measure everything; rows of a table."""
     records = read(data / "counterfact" / "dev.jsonl")
-    model = memedit.load(MODEL, encoder=SentenceEncoder(memedit.resolve(ENCODER)))
+    model = memedit.load(DEFAULT_MODEL, encoder=SentenceEncoder(memedit.resolve(DEFAULT_ENCODER)))
     drafts = [Edit(prompt=r["prompt"], target=r["target_new"], subject=r["subject"]) for r in records]
     ids: list[str] = []
     model.memory.add_many(drafts, on_conflict="keep_both", on_chunk=lambda chunk: ids.extend(chunk.ids))

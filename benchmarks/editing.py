@@ -28,9 +28,8 @@ from memedit.editors.subject import Subject
 from memedit.editors.target_values import target_values
 from memedit.editors.weights import output_projection
 from memedit.evaluation.datasets.registry import load_cases
+from memedit.known_models import DEFAULT_MODEL
 from memory_store import Edit
-
-MODEL = "smollm2-135m-instruct"
 
 
 def naively(subject: Subject, fact: LocatedFact, config: RomeConfig, module: str) -> torch.Tensor:
@@ -83,7 +82,7 @@ class Watch:
 
 def run(edits: Sequence[Edit], *, steps: int | None = None) -> list[Row]:
     """Rows of the table."""
-    subject = Subject.load(MODEL)
+    subject = Subject.load(DEFAULT_MODEL)
     config = replace(default_config(subject.model), stop_loss=0.0)
     config = config if steps is None else replace(config, steps=steps)
     module = output_projection(subject, config.layer).module

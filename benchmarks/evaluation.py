@@ -26,8 +26,8 @@ from memedit.evaluation.datasets.registry import Dataset, load_cases
 from memedit.evaluation.plan import chosen_cases
 from memedit.evaluation.rendering import prompt_ids
 from memedit.evaluation.runner import evaluate
+from memedit.known_models import DEFAULT_MODEL
 
-MODEL = "smollm2-135m-instruct"
 METHOD = "ike"
 
 
@@ -59,7 +59,7 @@ def as_it_is_done(subject: Subject, dataset: Dataset) -> float:
 
 def run(data: Path, *, records: int, uncached: int) -> list[tuple[str, Any, Any]]:
     """Rows of the table: what, seconds a record, ratio."""
-    subject = Subject.load(MODEL)
+    subject = Subject.load(DEFAULT_MODEL)
     whole = load_cases("counterfact:dev", data=data)
     cases = chosen_cases(whole.cases, records)
     dataset = Dataset(name="counterfact:dev", cases=tuple(cases), files=whole.files)
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=50)
     parser.add_argument("--uncached", type=int, default=10, help="records for the row without a key-value cache")
     arguments = parser.parse_args()
-    table = Table("CounterFact dev, free generation", "seconds a record", "ratio", title=f"{METHOD} on {MODEL}")
+    table = Table("CounterFact dev, free generation", "seconds a record", "ratio", title=f"{METHOD} on {DEFAULT_MODEL}")
     for row in run(arguments.data, records=arguments.records, uncached=arguments.uncached):
         table.add_row(*row)
     Console().print(table)

@@ -32,6 +32,7 @@ from benchmarks.rows import Row, table
 from memedit import Decision, Edit, EditedModel, question_query
 from memedit.evaluation.cases import EvalCase
 from memedit.evaluation.datasets.registry import load_cases
+from memedit.known_models import DEFAULT_MODEL
 
 EDITS = 10_000
 NEW_TOKENS = 32
@@ -133,7 +134,7 @@ def reading(data: Path, *, count: int, prompts: int, generated: int) -> list[Row
     cases = load_cases("counterfact:train", data=data, limit=count).cases
     ordinary = [case.probes[0].prompt.text for case in load_cases("traffic:nq_dev", data=data, limit=prompts).cases]
     with tempfile.TemporaryDirectory() as folder:
-        model = memedit.load("smollm2-135m-instruct", memory=Path(folder) / "facts.db")
+        model = memedit.load(DEFAULT_MODEL, memory=Path(folder) / "facts.db")
         model.add_many([edit for case in cases for edit in case.edits])
         near = [prompt for prompt in near_misses(cases) if is_read(model.decide(prompt))][:prompts]
         ordinary = [prompt for prompt in ordinary if not model.decide(prompt).governed]
@@ -158,7 +159,7 @@ def is_read(decision: Decision) -> bool:
 def run(*, rounds: int = 7) -> list[Row]:
     """Measure; a few minutes on two cores."""
     with tempfile.TemporaryDirectory() as folder:
-        model = memedit.load("smollm2-135m-instruct", memory=Path(folder) / "facts.db")
+        model = memedit.load(DEFAULT_MODEL, memory=Path(folder) / "facts.db")
         model.add_many(edits(EDITS))
         rows = []
         for size in (1, 16):

@@ -21,9 +21,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.scope import ENCODER, SETS, chosen_scope, filled_sets, measured, routed
+from benchmarks.scope import SETS, chosen_scope, filled_sets, measured, routed
 from classifiers import SentenceEncoder
 from memedit import resolve
+from memedit.known_models import DEFAULT_ENCODER
 from memedit.routing import Router
 from training import scope
 
@@ -76,7 +77,7 @@ def compared(
     data: Path, folders: Mapping[str, Path], sets: Sequence[str], most: int
 ) -> Iterator[tuple[str, dict[str, dict[str, dict[str, float]]]]]:
     """Each set with its figures, by kind and classifier."""
-    base = Path(resolve(ENCODER))
+    base = Path(resolve(DEFAULT_ENCODER))
     encoder = SentenceEncoder(base)
     scopes = {name: chosen_scope(str(folder), base) for name, folder in folders.items()}
     for one in filled_sets(encoder, data, sets, most=most):

@@ -24,6 +24,7 @@ from rich.console import Console
 import memedit
 from benchmarks.rows import Row, table
 from memedit.architectures import architecture_of
+from memedit.known_models import DEFAULT_MODEL
 from memedit.locate.noise import draw
 from memedit.locate.recording import Recording, first_of, hooked, record, with_first
 from memedit.locate.records import Fact, FactTrace
@@ -98,7 +99,7 @@ def slow_seconds(model: Any, tokenizer: Any, config: TraceConfig, deviation: flo
 
 def run(*, samples: int = 10) -> list[Row]:
     """Measure; several minutes on two cores."""
-    model, tokenizer = load_model(memedit.resolve("smollm2-135m-instruct"), dtype=torch.float32)
+    model, tokenizer = load_model(memedit.resolve(DEFAULT_MODEL), dtype=torch.float32)
     config = TraceConfig(samples=samples)
     tracer = Tracer(model, tokenizer, config)
     place = subject_tokens(tokenizer, FACT.prompt, FACT.subject)

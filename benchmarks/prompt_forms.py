@@ -84,6 +84,7 @@ from typing import Any
 from classifiers import SentenceEncoder, TextEncoder
 from memedit.chat_format import ChatFormat
 from memedit.demonstrations import Demonstration, DemonstrationSet, default_demonstrations
+from memedit.known_models import DEFAULT_ENCODER, DEFAULT_MODEL
 from memedit.prompts import (
     CHAT_FORM,
     IKE_FORM,
@@ -392,7 +393,7 @@ def main() -> None:
     """Print the table; with ``--failures``, the continuations that missed the target too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="a known name or a folder")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a known name or a folder")
     parser.add_argument("--records", type=int, default=150)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--forms", nargs="*", help="only these, by name; 'base' is the model without context")
@@ -406,7 +407,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bench = Bench(resolve(arguments.model), dtype=arguments.dtype)
     if arguments.held_out:
-        encoder = SentenceEncoder(resolve("all-minilm-l6-v2"))
+        encoder = SentenceEncoder(resolve(DEFAULT_ENCODER))
         probes = [
             one for one in held_out(arguments.data, arguments.held_out) if one[0] in (arguments.kinds or (one[0],))
         ]

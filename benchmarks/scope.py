@@ -33,11 +33,11 @@ from memedit import conversation_query, question_query, resolve
 from memedit.counterfactual import CounterfactualModel, Request
 from memedit.evaluation.cases import EvalCase, Probe, Turn, folded
 from memedit.evaluation.datasets.registry import load_cases
+from memedit.known_models import DEFAULT_ENCODER
 from memedit.routing import Decision, Router
 from memory_store import Edit, EditMemory
 from training.facts import for_training
 
-ENCODER = "all-minilm-l6-v2"
 SETS = (
     "counterfact:dev",
     "knowedit-counterfact:dev",
@@ -309,7 +309,7 @@ def main() -> None:
     parser.add_argument("--probabilities", type=Path, help="where each probe's probabilities are written")
     parser.add_argument("--json", type=Path, help="where the figures are written")
     arguments = parser.parse_args()
-    folder = Path(resolve(ENCODER))
+    folder = Path(resolve(DEFAULT_ENCODER))
     encoder = SentenceEncoder(folder)
     scope = chosen_scope(arguments.scope, folder)
     console = Console(width=140)

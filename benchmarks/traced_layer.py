@@ -45,6 +45,7 @@ from memedit.evaluation.answering import Answerer, Rating, Row
 from memedit.evaluation.files import write_atomically
 from memedit.evaluation.statistics import Interval, bootstrap_interval
 from memedit.hooks import restored
+from memedit.known_models import DEFAULT_MODEL
 from memedit.locate.answers import answers_known
 from memedit.locate.figures import save_figure
 from memedit.locate.noise import draw
@@ -59,7 +60,6 @@ from memory_store import Edit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MODEL = "smollm2-135m-instruct"
 LAYERS = (3, 8, 13, 23)
 """Where each fact is edited."""
 KINDS: tuple[Kind, ...] = ("mlp", "hidden")
@@ -516,7 +516,7 @@ def main() -> None:
     arguments.add_argument("--samples", type=int, default=10, help="noise samples a fact (default: 10)")
     arguments.add_argument("--contexts", type=int, default=2, help="of ROME (default: 2)")
     given = arguments.parse_args()
-    subject = Subject.load(MODEL)
+    subject = Subject.load(DEFAULT_MODEL)
     held = read_known(given.data / "causal_tracing" / "known_facts.jsonl")
     rome = replace(default_config(subject.model), wording="plain", contexts=given.contexts, bfloat16=True, layer=0)
     tracing = TraceConfig(kinds=KINDS, samples=given.samples, precision="bfloat16")

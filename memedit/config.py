@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from memedit.errors import ConfigError
+from memedit.known_models import DEFAULT_ENCODER, DEFAULT_MODEL
 from memedit.suggestions import suggestion
 
 __all__ = ["CONFIG_FILE", "Config", "GenerationSettings", "read_config"]
@@ -67,8 +68,8 @@ class Config:
     """
 
     memory: Path = Path("memedit.db")
-    model: str = "smollm2-135m-instruct"
-    encoder: str = "all-minilm-l6-v2"
+    model: str = DEFAULT_MODEL
+    encoder: str = DEFAULT_ENCODER
     namespace: str = "default"
     on_conflict: Literal["supersede", "reject", "keep_both"] = "supersede"
     mode: Literal["ike", "serac", "auto"] = "ike"

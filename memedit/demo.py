@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from memedit.known_models import DEFAULT_ENCODER, DEFAULT_MODEL
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-MODEL = "smollm2-135m-instruct"
 NEW_TOKENS = 32
 
 FACTS: tuple[dict[str, Any], ...] = (
@@ -161,8 +162,8 @@ def first_run(console: Console, path: Path) -> None:
     import memedit
 
     started = time.perf_counter()
-    model = memedit.load(MODEL, memory=path, mode="serac")
-    console.print(f"loaded {MODEL} in {time.perf_counter() - started:.1f} s; the memory is {path}")
+    model = memedit.load(DEFAULT_MODEL, memory=path, mode="serac")
+    console.print(f"loaded {DEFAULT_MODEL} in {time.perf_counter() - started:.1f} s; the memory is {path}")
 
     started = time.perf_counter()
     edits = [model.add(**fact) for fact in FACTS]
@@ -195,7 +196,7 @@ def second_run(path: Path) -> list[Outcome]:
     """What a new process finds: the removed fact is gone, the others are in force."""
     import memedit
 
-    model = memedit.load(MODEL, memory=path, mode="serac")
+    model = memedit.load(DEFAULT_MODEL, memory=path, mode="serac")
     try:
         return ask_all(model, (("removed", PROBES[REMOVED][1], None), *PROBES[1:3]))
     finally:
@@ -219,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True)
     path = folder / "facts.db"
     console = Console(record=True, width=None if sys.stdout.isatty() else 140)
-    for name in ("all-minilm-l6-v2", MODEL):
+    for name in (DEFAULT_ENCODER, DEFAULT_MODEL):
         with Output().progress() as progress:
             resolve(name, progress=progress)
     first_run(console, path)

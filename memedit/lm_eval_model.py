@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from memedit.errors import ConfigError, UnsupportedCallError
 from memedit.injection import Context, governed_logits
-from memedit.loading import DEFAULT_ENCODER, load
+from memedit.known_models import DEFAULT_ENCODER
+from memedit.loading import load
 from memedit.routing import Decision
 from memedit.rows import PromptReader
 from memedit.suggestions import suggestion

@@ -13,6 +13,7 @@ from classifiers import ScopeClassifier, SentenceEncoder, SimilarityScope, TextE
 from classifiers.shipped import shipped_retriever
 from memedit.counterfactual import CounterfactualModel
 from memedit.errors import ConfigError, UnsupportedCallError
+from memedit.known_models import DEFAULT_ENCODER
 from memedit.model import EditedModel
 from memedit.modes import Mode
 from memedit.pretrained import load_model
@@ -24,9 +25,7 @@ from memory_store import EditMemory
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEFAULT_ENCODER", "default_scope", "load", "load_model", "wrap"]
-
-DEFAULT_ENCODER = "all-minilm-l6-v2"
+__all__ = ["default_scope", "load", "load_model", "wrap"]
 
 
 def load(

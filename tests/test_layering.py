@@ -30,7 +30,7 @@ GROUND: dict[str, dict[str, set[str]]] = {
         "errors": set(),
         "known_models": set(),
         "suggestions": set(),
-        "config": {"errors", "suggestions"},
+        "config": {"errors", "known_models", "suggestions"},
         "evaluation.cases": {"errors", "suggestions"},
         "evaluation.matching": set(),
     },

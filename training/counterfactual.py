@@ -113,7 +113,8 @@ def run(
     from memedit import resolve
     from memedit.counterfactual import CounterfactualModel
     from memedit.fingerprints import model_fingerprint
-    from memedit.loading import DEFAULT_ENCODER, load_model
+    from memedit.known_models import DEFAULT_ENCODER
+    from memedit.loading import load_model
 
     settings = replace(settings, loop=settled(settings.loop))
     there = required(data_folder, "a counterfactual model")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from memedit.architectures import Projection
+from memedit.known_models import DEFAULT_MODEL
 from training.config import check_range
 from training.edit_batches import EditSampling
 from training.settings import LoopSettings
@@ -40,7 +41,7 @@ class MendSettings:
     """
 
     init: Literal["shipped", "scratch"] = "scratch"
-    base: str = "smollm2-135m-instruct"
+    base: str = DEFAULT_MODEL
     layers: tuple[int, ...] = (-3, -2, -1)
     parts: tuple[Projection, ...] = ("mlp_up", "mlp_out")
     rank: int = 64
@@ -82,7 +83,7 @@ class KeSettings:
     """
 
     init: Literal["shipped", "scratch"] = "scratch"
-    base: str = "smollm2-135m-instruct"
+    base: str = DEFAULT_MODEL
     layers: tuple[int, ...] = (-3, -2, -1)
     parts: tuple[Projection, ...] = ("mlp_up", "mlp_out")
     hidden: int = 128

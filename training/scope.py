@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from memedit.known_models import DEFAULT_ENCODER
 from training.card import CardData, ModelCard, write_card
 from training.config import check_range, settings_json
 from training.errors import TrainingDataError
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["ScopeSettings", "SourceWeights", "run"]
-
-ENCODER = "all-minilm-l6-v2"
 
 _TOGETHER = 8
 """Pairs of one forward pass: padding to the longest of a whole batch would cost more than it saves."""
@@ -122,7 +121,7 @@ def run(
 
     settings = replace(settings, loop=settled(settings.loop))
     there = required(data_folder, "a scope classifier")
-    folder = Path(resolve(ENCODER, progress=progress.stage))
+    folder = Path(resolve(DEFAULT_ENCODER, progress=progress.stage))
     retriever = SentenceEncoder(folder)
     unused = [name for name, weight in asdict(settings.sources).items() if weight == 0]
     learnt, held_out, files = gather(there, own=data, without=unused)
@@ -148,7 +147,7 @@ def run(
                 "Reads a query and an edit and gives the probability that the edit governs the query: low-rank updates "
                 "and a head over a frozen sentence encoder (SERAC's scope classifier, Mitchell et al. 2022)."
             ),
-            base_model=f"{ENCODER} {task.encoder_fingerprint}",
+            base_model=f"{DEFAULT_ENCODER} {task.encoder_fingerprint}",
             data=list(files.values()),
             settings=settings,
             result=result,

@@ -11,6 +11,7 @@ from memedit.commands.exits import CommandError, ExitCode
 from memedit.commands.options import JsonOption
 from memedit.commands.output import Output
 from memedit.commands.precision import warn_of_imitation
+from memedit.known_models import DEFAULT_ENCODER, DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +39,7 @@ def evaluate(
         typer.Option(
             metavar="NAME", envvar="MEMEDIT_MODEL", help="A known model, a folder or a hub id.", rich_help_panel=_WHAT
         ),
-    ] = "smollm2-135m-instruct",
+    ] = DEFAULT_MODEL,
     methods: Annotated[
         str,
         typer.Option(
@@ -154,7 +155,7 @@ def evaluate(
     encoder: Annotated[
         str,
         typer.Option(metavar="NAME", envvar="MEMEDIT_ENCODER", help="The text encoder.", rich_help_panel=_WORK),
-    ] = "all-minilm-l6-v2",
+    ] = DEFAULT_ENCODER,
     workers: Annotated[
         int, typer.Option(min=1, metavar="N", help="Processes, each with a model.", rich_help_panel=_WORK)
     ] = 1,

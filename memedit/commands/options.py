@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from memedit.commands.completion import complete_edit_id
+from memedit.known_models import DEFAULT_ENCODER, DEFAULT_MODEL
 
 __all__ = [
     "AllNamespacesOption",
@@ -68,7 +69,7 @@ ModelOption = Annotated[
         metavar="NAME",
         envvar="MEMEDIT_MODEL",
         help="The base model: a known name, a folder or a hub id.",
-        show_default="smollm2-135m-instruct",
+        show_default=DEFAULT_MODEL,
         rich_help_panel=_SETTINGS,
     ),
 ]
@@ -91,7 +92,7 @@ EncoderOption = Annotated[
         metavar="NAME",
         envvar="MEMEDIT_ENCODER",
         help="The text encoder.",
-        show_default="all-minilm-l6-v2",
+        show_default=DEFAULT_ENCODER,
         rich_help_panel=_SETTINGS,
     ),
 ]

@@ -13,6 +13,7 @@ from memedit.commands.options import JsonOption
 from memedit.commands.output import Output
 from memedit.commands.precision import warn_of_imitation
 from memedit.commands.render import plain_row, plain_table
+from memedit.known_models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +27,7 @@ def tune(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="The method, such as ft-m.", show_default=False)],
     model: Annotated[
         str, typer.Option(metavar="NAME", envvar="MEMEDIT_MODEL", help="A known model, a folder or a hub id.")
-    ] = "smollm2-135m-instruct",
+    ] = DEFAULT_MODEL,
     data: Annotated[
         str,
         typer.Option(metavar="NAME", help="A dataset with its split; report nothing on its first records."),

@@ -58,7 +58,7 @@ def _trained_scope() -> ScopeClassifier:
         ModelNotFoundError: Its encoder is not found.
     """
     from classifiers import shipped_scope
-    from memedit.loading import DEFAULT_ENCODER
+    from memedit.known_models import DEFAULT_ENCODER
     from memedit.pulling import resolve
 
     return shipped_scope(resolve(DEFAULT_ENCODER))

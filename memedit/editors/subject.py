@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from classifiers import SentenceEncoder, TextEncoder, quiet_transformers
 from memedit.fingerprints import model_fingerprint
-from memedit.loading import DEFAULT_ENCODER, load_model
+from memedit.known_models import DEFAULT_ENCODER
+from memedit.loading import load_model
 from memedit.pulling import resolve
 from memedit.rows import PromptReader
 

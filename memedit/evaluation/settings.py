@@ -9,6 +9,7 @@ from typing import Any, get_args
 from memedit.errors import ConfigError
 from memedit.evaluation.results import Protocol
 from memedit.evaluation.variants import CONTEXTS, Context
+from memedit.known_models import DEFAULT_ENCODER
 from memedit.suggestions import suggestion
 
 __all__ = ["COMPARABLE", "RunSettings", "differing"]
@@ -47,7 +48,7 @@ class RunSettings:
     model: str
     methods: tuple[str, ...]
     data: tuple[str, ...]
-    encoder: str = "all-minilm-l6-v2"
+    encoder: str = DEFAULT_ENCODER
     edits: tuple[int, ...] = (1,)
     limit: int | None = None
     seeds: int = 1
