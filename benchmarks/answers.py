@@ -205,17 +205,16 @@ def end_to_end(
     figures: list[Mapping[str, float]] = [{"same 8": 1.0, "same": 1.0, "spared": 1.0}] * len(asked)
     for place, one, text, before in zip(places, some, texts, base, strict=True):
         figures[place] = scored(one, text, before, subject.tokenizer)
-    by_kind = mean_figures([one.kind for one in asked], figures)
     facts = StatedFacts(editor.memory)
     ids_of = {edit.prompt: edit.id for edit in editor.memory.iterate()}
-    unstated = [
-        (f"{one.kind}, stated by no edit", figure)
-        for one, figure in zip(asked, figures, strict=True)
-        if one.probe.kind == "same_relation"
-        and facts.stating(one.probe.prompt.text, ids_of[one.edit.prompt]) == frozenset()
-    ]
-    by_kind |= mean_figures([kind for kind, _ in unstated], [figure for _, figure in unstated])
-    return {"edits": len(edits), "serac": by_kind}, list(failures("serac", some, texts, base))
+    kinds = [one.kind for one in asked]
+    for one, figure in zip(asked, list(figures), strict=True):
+        if one.probe.kind != "same_relation":
+            continue
+        if facts.stating(one.probe.prompt.text, ids_of[one.edit.prompt]) == frozenset():
+            kinds.append(f"{one.kind}, stated by no edit")
+            figures.append(figure)
+    return {"edits": len(edits), "serac": mean_figures(kinds, figures)}, list(failures("serac", some, texts, base))
 
 
 def _end_to_end_probes(cases: Sequence[EvalCase], limit: int | None) -> list[Asked]:
